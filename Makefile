@@ -23,7 +23,7 @@ FUZZ_INPUTS ?= 20000
 # On all processors; the tests of a file stay in one process, as they share what they set up.
 IN_FILES := --numprocesses auto --dist loadfile
 # Modules that import what only the extra calibrate has.
-OF_CALIBRATE := deferred inputs layers running tables turns
+OF_CALIBRATE := $(addprefix calibration/,deferred inputs layers loading running tables turns) evaluation/folders
 
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
@@ -86,7 +86,7 @@ test-python: $(VENV)/installed
 	rm -rf $(BUILD)/doctest && mkdir -p $(BUILD)/doctest # the examples write files
 	cd $(BUILD)/doctest && "$(CURDIR)/$(BIN)/python" -m pytest -c "$(CURDIR)/pyproject.toml" \
 		--doctest-modules "$(CURDIR)/pyarrowquant" \
-		$(OF_CALIBRATE:%=--ignore "$(CURDIR)/pyarrowquant/calibration/%.py")
+		$(OF_CALIBRATE:%=--ignore "$(CURDIR)/pyarrowquant/%.py")
 
 # The site, in build/site. A broken link is an error, which --quiet would hide.
 docs: $(VENV)/docs-installed
@@ -106,7 +106,8 @@ test-transformers: $(VENV)-transformers/installed
 		tests/consumers/test_transformers.py tests/consumers/test_transformers_schemes.py \
 		tests/consumers/test_transformers_experts.py tests/consumers/test_bitsandbytes.py \
 		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py \
-		tests/consumers/test_calibrate_runs.py tests/consumers/test_rescaling.py
+		tests/consumers/test_calibrate_runs.py tests/consumers/test_rescaling.py \
+		tests/consumers/test_evaluate_folders.py
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed

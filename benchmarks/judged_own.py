@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pyarrow as pa
 from candidate import Candidate, of_matrices
 from own import decoded_layers, encoded, own, table_of
@@ -46,7 +47,13 @@ def own_candidates(group_size: int, larger: int | None) -> Iterator[Candidate]:
 
 def of_integers(zero_point: str, group_size: int) -> Iterator[Candidate]:
     settings = f"4 bits, {zero_point}, g {group_size}"
-    yield of_matrices(MAKER, f"rtn {settings}", integers("rtn", zero_point, group_size))
+    uncalibrated = {
+        f"rtn {settings}": integers("rtn", zero_point, group_size),
+        f"mse {settings}, all columns the same": plain_errors(zero_point, group_size),
+    }
+    for name, choose in uncalibrated.items():
+        yield of_matrices(MAKER, name, choose)
+        yield of_matrices(MAKER, f"{name}, rescaled", choose, rescaled=True)
     yield from variants(f"mse {settings}", integers("mse", zero_point, group_size))
 
 
@@ -70,6 +77,16 @@ def variants(settings: str, choose: Choose) -> Iterator[Candidate]:
 def integers(method: str, zero_point: str, group_size: int) -> Callable[..., Quantizer]:
     def choose(_: Subject, importance: Weights | None = None) -> Quantizer:
         return own(method, 4, zero_point, group_size, importance=importance)
+
+    return choose
+
+
+def plain_errors(zero_point: str, group_size: int) -> Callable[[Subject], Quantizer]:
+    """The least squared errors, as an importance of ones gives them."""
+
+    def choose(subject: Subject) -> Quantizer:
+        ones = {name: np.ones(one.shape[1], np.float32) for name, one in subject.linear.items()}
+        return own("mse", 4, zero_point, group_size, importance=ones)
 
     return choose
 

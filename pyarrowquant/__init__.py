@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         SkippedLayerWarning,
         UsageError,
     )
+    from pyarrowquant.evaluation.counting import Evaluation
     from pyarrowquant.evaluation.evaluate import evaluate
-    from pyarrowquant.evaluation.predicting import Evaluation
     from pyarrowquant.reading.importance import read_importance
     from pyarrowquant.reading.models import read_weights
     from pyarrowquant.recipes.expected import Expected
@@ -110,7 +110,7 @@ _MODULES = {
         "UsageError",
     ],
     "evaluation.evaluate": ["evaluate"],
-    "evaluation.predicting": ["Evaluation"],
+    "evaluation.counting": ["Evaluation"],
     "recipes.expected": ["Expected"],
     "reading.importance": ["read_importance"],
     "reading.models": ["read_weights"],

@@ -47,7 +47,8 @@ def main() -> None:
     finally:  # what is done is done
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        gc.freeze()  # the process ends: nobody has to look for what is garbage
+        if "torch" not in sys.modules:  # whose Triton prints what is not collected
+            gc.freeze()  # the process ends: nobody has to look for what is garbage
 
 
 def _import_numpy() -> None:

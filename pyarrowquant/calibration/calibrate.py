@@ -19,6 +19,7 @@ from pyarrowquant.calibration.names import folder_names
 from pyarrowquant.calibration.partial import Partial, remove_finished
 from pyarrowquant.calibration.squares import Squares
 from pyarrowquant.calibration.texts import Text, texts_in
+from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import Outputs
@@ -29,10 +30,12 @@ from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.onnx import OnnxModel
+from pyarrowquant.reading.positions import positions_in
 
 _Path = str | os.PathLike[str]
 _USUAL_TOKENS = 32_768
 _USUAL_CONTEXT = 512
+_LEAST_CONTEXT = 8
 _LEAST_TOKENS = 256  # fewer say little about thousands of columns
 
 
@@ -66,7 +69,7 @@ def calibrate(
     texts: Sequence[_Path] = (),
     *,
     tokens: int = _USUAL_TOKENS,
-    context: int = _USUAL_CONTEXT,
+    context: int | None = None,
     threads: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -92,8 +95,8 @@ def calibrate(
         package: prose, dialogue, tables and code in many languages.
     tokens : int
         The most that are used, in windows from all parts of the texts.
-    context : int
-        Tokens of a window.
+    context : int, optional
+        Tokens of a window; default 512, or what the model takes if its config.json says less.
     threads : int, optional
         Default: the CPUs of this process.
     resume : bool
@@ -122,7 +125,8 @@ def calibrate(
         The extra is not installed.
     """
     tokens = arguments.at_least(_LEAST_TOKENS, "tokens", tokens)
-    context = arguments.at_least(8, "context", context)
+    if context is not None:
+        context = arguments.at_least(_LEAST_CONTEXT, "context", context)
     threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
     arguments.boolean("resume", resume)
     arguments.boolean("overwrite", overwrite)
@@ -134,8 +138,11 @@ def calibrate(
     with Outputs([path], overwrite) as outputs:  # which finds out what is there, before all work
         used = texts_in(texts)
         opened = open_source(os.fspath(model))
+        read = [*(Path(str(file)) for file in opened.files), *map(Path, texts)]
+        check_destination(path, overwrite, sources=read)
         runner = _runner_of(opened)
-        windows = _windows(runner, used, tokens, context)
+        usual = max(_LEAST_CONTEXT, min(_USUAL_CONTEXT, positions_in(opened.config or {})))
+        windows = _windows(runner, used, tokens, context or usual)
         scratch = outputs.temporary(path).parent
         run = _run(opened, windows)
         partial = Partial(path, run, resume, scratch)

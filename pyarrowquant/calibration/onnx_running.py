@@ -94,7 +94,7 @@ class OnnxRunner:
         except Exception as error:  # as above
             raise ValueError(
                 f"{self._model.location} does not run on {len(window)} tokens: "
-                f"{_first_line(error)}. Give a smaller context, if that is what it lacks"
+                f"{_first_line(error)}. Give a smaller context=, if that is what it lacks"
             ) from error
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 import transformers
 from safetensors import safe_open
-from transformers import AutoTokenizer
 
+from pyarrowquant._core.quoting import shortened
 from pyarrowquant.calibration.deferred import ChangedWeightsError, Deferred
 from pyarrowquant.calibration.inputs import InputSquares
 from pyarrowquant.calibration.layers import Layers
+from pyarrowquant.calibration.loading import advice, in_one_line, tokenizer_of, without_bars
 from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
 from pyarrowquant.calibration.squares import Squares, check_finite
 from pyarrowquant.calibration.texts import before_text
@@ -36,7 +37,7 @@ class TransformersRunner:
 
     def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return what the model's tokenizer puts before each text, and the tokens of each."""
-        tokenizer = AutoTokenizer.from_pretrained(self._folder)
+        tokenizer = tokenizer_of(self._folder)
         tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         plain = tokenizer("a", add_special_tokens=False)["input_ids"]
         return before_text(tokenizer("a")["input_ids"], plain), tokens
@@ -86,7 +87,7 @@ class TransformersRunner:
                 "state_dict": _deferred(self._files),
             }
         try:
-            with Deferred.recording():
+            with without_bars(), Deferred.recording():
                 loaded = model_class.from_pretrained(
                     **source,
                     dtype=torch.float32,
@@ -102,7 +103,8 @@ class TransformersRunner:
             ) from error
         except RuntimeError as error:  # such as shapes that are not those of config.json
             raise ValueError(
-                f"'{self._folder}': transformers cannot load it as {self._architecture}: {error}"
+                f"'{self._folder}': transformers cannot load it as {self._architecture}: "
+                f"{shortened(in_one_line(error))}"
             ) from error
         return loaded.eval()
 
@@ -126,6 +128,11 @@ def _run(model: Any, window: Sequence[int]) -> Callable[[], None]:
             raise ValueError(
                 f"{type(model).__name__} does not run on tokens of text alone ({error}); "
                 "models that take sound or images cannot be calibrated"
+            ) from error
+        except (IndexError, RuntimeError) as error:
+            raise ValueError(
+                f"{type(model).__name__} does not run on {len(window)} tokens: "
+                f"{shortened(in_one_line(error))}. {advice(model, window)}"
             ) from error
 
     return run

@@ -31,11 +31,7 @@ Examples:
     help="The most that are used, from all parts of the texts.",
 )
 @click.option(
-    "--context",
-    type=click.IntRange(min=8),
-    default=512,
-    show_default=True,
-    help="Tokens of a window.",
+    "--context", type=click.IntRange(min=8), help="Tokens of a window; default 512 at most."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has done.")
@@ -46,7 +42,7 @@ def calibrate(
     texts: tuple[str, ...],
     importance: str,
     tokens: int,
-    context: int,
+    context: int | None,
     threads: int | None,
     resume: bool,
     overwrite: bool,

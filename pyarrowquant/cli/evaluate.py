@@ -1,4 +1,4 @@
-"""pyarrowquant evaluate: how well a GGUF model predicts text, beside the one it was made from."""
+"""pyarrowquant evaluate: how well a model predicts text, beside the one it was made from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, show_json, show_table
+from pyarrowquant.evaluation.counting import Evaluation
 from pyarrowquant.evaluation.evaluate import evaluate as evaluated
-from pyarrowquant.evaluation.predicting import Evaluation
 
 
 @click.command(
@@ -18,10 +18,11 @@ from pyarrowquant.evaluation.predicting import Evaluation
 Examples:
   pyarrowquant evaluate model-q4.gguf --text text.txt
   pyarrowquant evaluate model-q4.gguf --against model-f16.gguf --text text.txt
+  pyarrowquant evaluate models/llama-w4a16 --against models/llama --text text.txt
 """,
 )
 @click.argument("result")
-@click.option("--against", metavar="REFERENCE", help="The GGUF model that RESULT was made from.")
+@click.option("--against", metavar="REFERENCE", help="The model that RESULT was made from.")
 @click.option("--text", required=True, help="A file of UTF-8 text, of thousands of words.")
 @click.option(
     "--context", type=click.IntRange(min=8), help="Tokens of a window; default 512 at most."
@@ -36,7 +37,7 @@ def evaluate(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Let llama.cpp predict a text with the GGUF model RESULT.
+    """Let the model RESULT predict a text: a GGUF file by llama.cpp, a folder by transformers.
 
     Shows its perplexity; with --against also that of REFERENCE, the Kullback-Leibler divergence
     of the predictions of RESULT from those of REFERENCE, and how often both have the same most

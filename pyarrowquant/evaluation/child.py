@@ -7,7 +7,8 @@ import pickle
 import signal
 import sys
 
-from pyarrowquant.evaluation.predicting import Request, predict
+from pyarrowquant.evaluation.predicting import predict
+from pyarrowquant.evaluation.request import Request
 
 FOUND, FAILED = "found", "failed"  # an Evaluation, and an exception
 

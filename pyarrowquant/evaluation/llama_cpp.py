@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Logits = npt.NDArray[np.float32]
+from pyarrowquant.evaluation.counting import Logits, Part
 
-BATCH = 128  # tokens whose logits are held at a time
+_BATCH = 128  # tokens whose logits are held at a time
 _ERROR = 4  # of ggml_log_level
 _CONTINUED = 5  # a message of the level before
 _NO_VOCABULARY = 0
@@ -173,7 +173,7 @@ class LanguageModel:
         self._vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(
             llama_cpp.llama_model_get_vocab(self._model)
         )
-        batch = min(context, BATCH)
+        batch = min(context, _BATCH)
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = context
         parameters.n_batch = parameters.n_ubatch = batch
@@ -190,11 +190,17 @@ class LanguageModel:
         self._llama_cpp.llama_free(self._context)
         self._llama_cpp.llama_model_free(self._model)
 
-    def begin(self) -> None:
-        """Begin a window: forget the tokens of the one before."""
+    def predicted(self, window: Sequence[int]) -> Iterator[Part]:
+        """Predict the second half of a window, some tokens at a time."""
+        # of the window before
         self._llama_cpp.llama_memory_clear(self._llama_cpp.llama_get_memory(self._context), True)
+        half, last = len(window) // 2, len(window) - 1  # behind which there is none to predict
+        for start in range(0, last, _BATCH):
+            end = min(start + _BATCH, last)
+            wanted = max(half - start, 0)
+            yield Part(start + wanted, end, self._logits(window[start:end], start, wanted))
 
-    def logits(self, tokens: Sequence[int], position: int, first: int) -> Logits:
+    def _logits(self, tokens: Sequence[int], position: int, first: int) -> Logits:
         """Go on with tokens, and return the logits behind each from `first` on.
 
         They lie in memory of llama.cpp, until the next call.
@@ -202,7 +208,7 @@ class LanguageModel:
         Parameters
         ----------
         tokens : sequence of int
-            At most `BATCH`.
+            At most `_BATCH`.
         position : int
             Of the first of these in the window.
         first : int

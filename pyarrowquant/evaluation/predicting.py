@@ -2,84 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from pyarrowquant._core.quoting import quoted
-from pyarrowquant.errors import UsageError
-from pyarrowquant.evaluation.distributions import divergence, log_probabilities
-from pyarrowquant.evaluation.llama_cpp import (
-    BATCH,
-    LanguageModel,
-    Log,
-    Logits,
-    Vocabulary,
-    import_llama_cpp,
+from pyarrowquant.evaluation.counting import (
+    RUNNING,
+    Cut,
+    Evaluation,
+    Run,
+    Tell,
+    check_length,
+    differing_vocabularies,
+    usual_context,
 )
-
-_USUAL_CONTEXT = 512  # as llama-perplexity has it
-RUNNING, DONE = "running", "done"  # the path that llama.cpp is given, and two numbers of tokens
-
-Tell = Callable[[str, Any], object]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for.
-
-    Attributes
-    ----------
-    paths : list of str
-        Of the model, and of the one to compare it with.
-    text : bytes
-    text_path : str
-        What errors call it.
-    context : int or None
-        Tokens of a window; None for what is usual.
-    threads : int
-    """
-
-    paths: list[str]
-    text: bytes
-    text_path: str
-    context: int | None
-    threads: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a model predicts a text.
-
-    Attributes
-    ----------
-    tokens : int
-        How many were predicted.
-    context : int
-        Tokens of a window.
-    perplexity : float
-    reference_perplexity : float or None
-        Of the model it is compared with; this and what follows is None without one.
-    divergence : float or None
-        The mean of the Kullback-Leibler divergence of the distribution of the next token from that
-        of the reference, in nats.
-    divergence_99 : float or None
-        Its 99th percentile.
-    top_agreement : float or None
-        The part of the tokens for which both have the same most probable one.
-    """
-
-    tokens: int
-    context: int
-    perplexity: float
-    reference_perplexity: float | None
-    divergence: float | None
-    divergence_99: float | None
-    top_agreement: float | None
+from pyarrowquant.evaluation.llama_cpp import LanguageModel, Log, Vocabulary, import_llama_cpp
+from pyarrowquant.evaluation.request import Request
 
 
 def predict(request: Request, tell: Tell) -> Evaluation:
@@ -96,31 +34,17 @@ def predict(request: Request, tell: Tell) -> Evaluation:
     with ExitStack() as stack:
         log = stack.enter_context(Log(llama_cpp))
         llama_cpp.llama_backend_init()
-        tokens, first, context = _prepared(llama_cpp, request, log, tell)
+        cut = _cut(llama_cpp, request, log, tell)
         models = []
         for path in request.paths:
             tell(RUNNING, path)
-            model = LanguageModel(llama_cpp, path, context, request.threads, log)
+            model = LanguageModel(llama_cpp, path, cut.context, request.threads, log)
             models.append(stack.enter_context(closing(model)))
-        run = _Run(models, request.paths, tell)
-        windows = len(tokens) // context
-        for number in range(windows):
-            window = tokens[number * context : (number + 1) * context].tolist()
-            if first is not None:
-                window[0] = first
-            for done in run.predict(window):
-                tell(DONE, (number * context + done, windows * context))
-        return run.evaluation(context)
+        return Run(models, request.paths, tell).over(cut)
 
 
-def _prepared(
-    llama_cpp: Any, request: Request, log: Log, tell: Tell
-) -> tuple[Any, int | None, int]:
-    """Return the tokens, what windows begin with, and how long these are.
-
-    All is checked here that can be without weights.
-    """
-    context = request.context
+def _cut(llama_cpp: Any, request: Request, log: Log, tell: Tell) -> Cut:
+    """Cut the text into windows. All is checked here that can be without weights."""
     with ExitStack() as stack:
         found = []
         for path in request.paths:
@@ -132,19 +56,11 @@ def _prepared(
         for other in others:
             _check_same(reference, other)
         longest = min(vocabulary.longest_context for vocabulary in found)
-        if context is None:
-            context = min(_USUAL_CONTEXT, longest)
-        elif context > longest:
-            raise UsageError(
-                f"Invalid context: {context}. {reference.path} takes up to {longest} tokens"
-            )
+        context = usual_context(request.context, longest, reference.path)
         tokens = reference.tokenized(request.text)
-        if len(tokens) < context:
-            raise ValueError(
-                f"{request.text_path}: the text has {len(tokens)} tokens, and a window {context}. "
-                "Give a longer text, or a smaller context="
-            )
-        return tokens, reference.first_token(), context
+        check_length(len(tokens), context, request.text_path)
+        first = reference.first_token()
+        return Cut(tokens.tolist(), [] if first is None else [first], context)
 
 
 def _check_same(reference: Vocabulary, other: Vocabulary) -> None:
@@ -157,77 +73,8 @@ def _check_same(reference: Vocabulary, other: Vocabulary) -> None:
             return
         i, ours, theirs = differing
         problem = f"token {i} is {_token(ours)}, and {_token(theirs)}"
-    raise ValueError(
-        f"The vocabularies of '{other.path}' and '{reference.path}' differ: {problem}. Give the "
-        "model that the first one was made from"
-    )
+    raise differing_vocabularies(other.path, reference.path, problem)
 
 
 def _token(text: bytes) -> str:
     return quoted(text.decode(errors="replace"))
-
-
-@dataclass
-class _Run:
-    """Counts predictions, of a model or of two."""
-
-    models: list[LanguageModel]
-    paths: list[str]
-    tell: Tell
-    tokens: int = 0
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    same: int = 0
-    divergences: list[float] = field(default_factory=list)
-
-    def predict(self, window: list[int]) -> Iterator[int]:
-        """Predict the second half of a window; yield how many tokens are done."""
-        for model in self.models:
-            model.begin()
-        first = len(window) // 2
-        # behind the last token there is none to predict
-        for start in range(0, len(window) - 1, BATCH):
-            end = min(start + BATCH, len(window) - 1)
-            wanted = max(first - start, 0)
-            logits = []
-            for model, path in zip(self.models, self.paths, strict=True):
-                self.tell(RUNNING, path)
-                logits.append(model.logits(window[start:end], start, wanted))
-            for row, token in enumerate(window[start + wanted + 1 : end + 1]):
-                self._add([each[row] for each in logits], token)
-            yield end + 1 if end == len(window) - 1 else end
-
-    def _add(self, logits: list[Logits], token: int) -> None:
-        self.tokens += 1
-        found = [log_probabilities(each) for each in logits]
-        for i, (each, path) in enumerate(zip(found, self.paths, strict=True)):
-            if math.isnan(each[token]):
-                raise ValueError(
-                    f"{path}: predicts NaN for token {self.tokens}; weights of it are damaged, or "
-                    "too large"
-                )
-            self.losses[i] -= float(each[token])
-        if len(found) == 2:
-            result, reference = found
-            self.divergences.append(divergence(reference, result))
-            self.same += bool(result.argmax() == reference.argmax())
-
-    def evaluation(self, context: int) -> Evaluation:
-        perplexity, of_reference = (_exp(loss / self.tokens) for loss in self.losses)
-        if not self.divergences:
-            return Evaluation(self.tokens, context, perplexity, None, None, None, None)
-        return Evaluation(
-            self.tokens,
-            context,
-            perplexity,
-            of_reference,
-            math.fsum(self.divergences) / self.tokens,
-            float(np.percentile(self.divergences, 99)),
-            self.same / self.tokens,
-        )
-
-
-def _exp(loss: float) -> float:
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from pyarrowquant._core.quoting import printable
 from pyarrowquant.evaluation.child import FAILED, FOUND
-from pyarrowquant.evaluation.predicting import DONE, RUNNING, Evaluation, Request
+from pyarrowquant.evaluation.counting import DONE, RUNNING, Evaluation
+from pyarrowquant.evaluation.request import Request
 
 # Modules come from where those of this process do, and never from the current folder alone.
 _PROGRAM = (

@@ -145,3 +145,15 @@ def test_what_cannot_be_calibrated_is_said_before_torch_is_needed(tmp_path: Path
     assert "architectures" in failed("calibrate", folder, out)
     out.touch()
     assert "--overwrite" in failed("calibrate", folder, out)
+
+
+def test_what_is_read_is_never_replaced(tmp_path: Path) -> None:
+    folder, _ = folder_of(tmp_path)
+    weights = folder / "model.safetensors"
+    text = tmp_path / "text.safetensors"
+    text.write_text("a text " * 400)
+    for destination in (weights, text):
+        before = destination.read_bytes()
+        error = failed("calibrate", folder, text, destination, "--overwrite")
+        assert f"'{destination}' is the source, or a file of it" in error
+        assert destination.read_bytes() == before

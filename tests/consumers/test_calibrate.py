@@ -139,6 +139,44 @@ def test_models_that_read_no_text_are_refused(tmp_path: Path) -> None:
     assert "ViTForImageClassification does not run on tokens" in error
 
 
+def test_a_tokenizer_must_be_that_of_the_model(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    config = json.loads((folder / "config.json").read_text())
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors[name][:100]
+    save_file(tensors, file, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    assert "and the model has 100: take the tokenizer that came with the model" in failed(
+        "calibrate", folder, text, out
+    )
+    (folder / "tokenizer.json").unlink()  # of T5, transformers would make one that knows no text
+    for named in ("PreTrainedTokenizerFast", "T5Tokenizer"):
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+        error = failed("calibrate", folder, text, out)
+        assert f"'{folder}': transformers loads no tokenizer of it" in error
+        assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_windows_are_no_longer_than_what_a_model_takes(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    config = transformers.BertConfig(**{**SIZES, "max_position_embeddings": 48})
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    text.write_text(TEXT)
+    error = failed("calibrate", folder, text, out, "--context", 64)
+    assert "BertForMaskedLM does not run on 64 tokens" in error
+    assert "Give a smaller --context" in error
+    pyarrowquant.calibrate(folder, out, [text])
+    with safe_open(out, "np") as found:
+        said = json.loads(found.metadata()["pyarrowquant.importance"])
+    assert said["windows"] == -(-said["tokens"] // 48)
+
+
 def test_models_that_change_weights_as_they_are_loaded_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

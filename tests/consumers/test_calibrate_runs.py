@@ -149,3 +149,11 @@ def test_memory_holds_one_layer(tmp_path: Path, kind: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 4 * layer
+
+
+def test_a_process_says_nothing_but_its_progress(folder: Path) -> None:
+    command = [sys.executable, "-m", "pyarrowquant", "calibrate"]
+    more = [folder / "model", folder / "a.txt", folder / "i.safetensors", *SAME]
+    ran = subprocess.run([*command, *map(str, more)], check=True, capture_output=True, text=True)
+    others = [line for line in ran.stderr.splitlines() if not line.startswith("calibrate: ")]
+    assert others == []

@@ -1,0 +1,142 @@
+"""Evaluations of folders by transformers, beside its logits and formulas in numpy.
+
+`make test-transformers` runs these, in an environment that has torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hf_folders
+import numpy as np
+import pytest
+import torch
+import transformers
+from calibrated_models import TEXT, saved
+from commands import failed, succeeded
+from safetensors.numpy import load_file, save_file
+
+from pyarrowquant import evaluate
+
+CONTEXT = 50
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model whose predictions are no guesses, so that errors of weights change them."""
+    folder = tmp_path / "model"
+    saved(folder, "LlamaForCausalLM")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] *= 20
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT)
+    return path
+
+
+def distributions(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of probabilities of the tokens behind each window's half, and these."""
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = hf_folders.bpe().encode(TEXT).ids
+    found, behind = [], []
+    for begin in range(0, len(ids) - CONTEXT + 1, CONTEXT):
+        window = ids[begin : begin + CONTEXT]
+        with torch.no_grad():
+            logits = loaded(input_ids=torch.tensor([window])).logits[0].double()
+        found.append(logits.log_softmax(-1)[CONTEXT // 2 : CONTEXT - 1].numpy())
+        behind += window[CONTEXT // 2 + 1 :]
+    return np.concatenate(found), np.array(behind)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--to", "compressed-tensors"], ["--recipe", "FP8_DYNAMIC"], ["--to", "bitsandbytes"]],
+)
+def test_numbers_are_those_of_the_formulas(
+    model: Path, text: Path, tmp_path: Path, options: list[str]
+) -> None:
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    to = [] if "--to" in options else ["--to", "compressed-tensors"]
+    succeeded("quantize", model, out, *options, *to)
+    succeeded("dequantize", out, plain)
+    q, behind = distributions(plain)
+    p, _ = distributions(model)
+    rows = np.arange(len(behind))
+    divergences = (np.exp(p) * (p - q)).sum(axis=1)
+    found = evaluate(out, text, against=model, context=CONTEXT, threads=1)
+    assert (found.tokens, found.context) == (len(behind), CONTEXT)
+    assert found.perplexity == pytest.approx(np.exp(-q[rows, behind].mean()), rel=1e-4)
+    assert found.reference_perplexity == pytest.approx(np.exp(-p[rows, behind].mean()), rel=1e-4)
+    assert found.divergence == pytest.approx(divergences.mean(), rel=1e-3)
+    assert found.divergence_99 == pytest.approx(np.percentile(divergences, 99), rel=1e-3)
+    same = (p.argmax(axis=1) == q.argmax(axis=1)).mean()
+    assert found.top_agreement == pytest.approx(same, abs=0.01)
+    assert 0.0001 < found.divergence < found.divergence_99
+
+
+def test_a_model_differs_nothing_from_itself(model: Path, text: Path) -> None:
+    found = evaluate(model, text, against=model)
+    assert found.perplexity == found.reference_perplexity
+    assert found.divergence == found.divergence_99 == 0
+    assert found.top_agreement == 1
+    alone = evaluate(model, text)
+    assert (alone.perplexity, alone.divergence) == (found.perplexity, None)
+
+
+def test_a_process_prints_nothing_else(model: Path, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    succeeded("quantize", model, out, "--to", "compressed-tensors")
+    command = [sys.executable, "-m", "pyarrowquant", "evaluate", out, "--against", model]
+    more = ["--text", text, "--threads", 1, "--json"]
+    ran = subprocess.run(
+        [str(each) for each in (*command, *more)], check=True, capture_output=True, text=True
+    )
+    found = json.loads(ran.stdout)
+    assert (found["result"], found["reference"]) == (str(out), str(model))
+    assert all(json.loads(line)["what"] == "evaluate" for line in ran.stderr.splitlines())
+
+
+def test_what_cannot_be_evaluated_is_said(model: Path, text: Path, tmp_path: Path) -> None:
+    def said(*arguments: Any, code: int = 1) -> str:
+        error = failed("evaluate", *arguments, "--text", text, code=code)
+        assert error.count("\n") == 1
+        return error
+
+    bert, mlx, gguf = tmp_path / "bert", tmp_path / "mlx", tmp_path / "x.gguf"
+    saved(bert, "BertForMaskedLM")
+    assert "'BertForMaskedLM' of its config.json is no class" in said(bert)
+    succeeded("quantize", model, mlx, "--to", "mlx")
+    assert "is MLX's, which transformers does not run" in said(mlx, "--against", model)
+    succeeded("quantize", model, gguf)
+    assert "is a folder, and the other model is none" in said(gguf, "--against", model)
+    assert "a folder without config.json" in said(tmp_path)
+    assert re.search(r"model takes up to \d+ tokens", said(model, "--context", 99999, code=2))
+    other = tmp_path / "other"
+    saved(other, "LlamaForCausalLM")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    numbers = tokenizer["model"]["vocab"]
+    numbers["a"], numbers["b"] = numbers["b"], numbers["a"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    error = said(other, "--against", model)
+    assert f"The vocabularies of '{other}' and '{model}' differ: token " in error
+    (other / "tokenizer.json").unlink()
+    assert f"'{other}': transformers loads no tokenizer of it" in said(other, "--against", model)
+    text.write_text("A few words.")
+    assert re.search(r"the text has \d+ tokens, and a window 512", said(model))
+
+
+def test_weights_that_are_not_numbers(model: Path, text: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.norm.weight"][0] = np.nan
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    assert "model: predicts NaN for token 1" in failed("evaluate", model, "--text", text)
