@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pyarrowquant.evaluation.counting import Logits, Part
 
-_BATCH = 128  # tokens whose logits are held at a time
+BATCH = 128  # tokens whose logits are held at a time
 _ERROR = 4  # of ggml_log_level
 _CONTINUED = 5  # a message of the level before
 _NO_VOCABULARY = 0
@@ -173,7 +173,7 @@ class LanguageModel:
         self._vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(
             llama_cpp.llama_model_get_vocab(self._model)
         )
-        batch = min(context, _BATCH)
+        batch = min(context, BATCH)
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = context
         parameters.n_batch = parameters.n_ubatch = batch
@@ -195,8 +195,8 @@ class LanguageModel:
         # of the window before
         self._llama_cpp.llama_memory_clear(self._llama_cpp.llama_get_memory(self._context), True)
         half, last = len(window) // 2, len(window) - 1  # behind which there is none to predict
-        for start in range(0, last, _BATCH):
-            end = min(start + _BATCH, last)
+        for start in range(0, last, BATCH):
+            end = min(start + BATCH, last)
             wanted = max(half - start, 0)
             yield Part(start + wanted, end, self._logits(window[start:end], start, wanted))
 
@@ -208,7 +208,7 @@ class LanguageModel:
         Parameters
         ----------
         tokens : sequence of int
-            At most `_BATCH`.
+            At most `BATCH`.
         position : int
             Of the first of these in the window.
         first : int
