@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pyarrowquant._core.bounds import BIT_WIDTHS
-from pyarrowquant._core.encodings import ENCODINGS
+from pyarrowquant._core.encodings import ENCODINGS, INTEGER
 from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import json_option, quoted_path, show_columns, show_json
@@ -120,7 +120,7 @@ def fit(
 ) -> None:
     """Measure candidates on every layer of SOURCE; write the best recipe for a budget.
 
-    Candidates of some bits have groups as of --recipe.
+    Candidates of some bits are of encoding int, with groups as of --recipe.
     """
     source = local_path(source)
     read = ReadFiles(source)
@@ -160,5 +160,7 @@ def fit(
 
 
 def _settings(candidate: str) -> dict[str, int | str]:
-    """Return what a candidate says: a bit width, or an encoding."""
-    return {"bit_width": int(candidate)} if candidate.isdecimal() else {"encoding": candidate}
+    """Return what a candidate says: an encoding, or bits, whatever encoding --recipe has."""
+    if candidate.isdecimal():
+        return {"bit_width": int(candidate), "encoding": INTEGER}
+    return {"encoding": candidate}

@@ -119,6 +119,23 @@ def test_recipe_fit_chooses_among_bits_and_encodings(
     assert "'7' is not one of '2'" in failed(*fit, "7", "--overwrite", code=2)
 
 
+@pytest.mark.parametrize("scheme", ["NVFP4A16", "FP8_BLOCK"])
+def test_recipe_fit_takes_bits_for_those_of_evenly_spaced_codes(
+    tmp_path: Path, scheme: str
+) -> None:
+    model, fitted = tmp_path / "model.npz", tmp_path / "fitted.json"
+    np.savez(model, **{"up_proj.weight": np.random.default_rng(0).standard_normal((128, 512))})
+    succeeded(
+        *("recipe", "fit", model, fitted, "--bits-per-weight", 4.4, "--recipe", scheme),
+        *("--candidate", "4"),
+    )
+    assert Recipe.load(fitted).settings_of("up_proj.weight", (128, 512)) == {
+        "bit_width": 4,
+        "group_size": 128,
+        "method": "mse",
+    }
+
+
 def test_help_shows_examples() -> None:
     for command in ("quantize", "inspect", "compare", "dequantize", "report"):
         assert f"  pyarrowquant {command} " in succeeded(command, "--help")
