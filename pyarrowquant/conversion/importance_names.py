@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pyarrowquant.llama_cpp.architecture import HEAD, Part
+from pyarrowquant.llama_cpp.architecture import Part
 from pyarrowquant.llama_cpp.folder_names import NamesInLlamaCpp
 from pyarrowquant.reading.importance import Importance
 from pyarrowquant.reading.model import Model
@@ -68,8 +68,7 @@ class _Theirs:
     def __init__(self, model: Model, layers: Sequence[str]) -> None:
         self._originals = {tensor.name: model.also_called(tensor) for tensor in model.all_tensors}
         names = [*self._originals, *layers]
-        has_head = any(name.endswith(HEAD) for name in names)
-        self._names = NamesInLlamaCpp(model.config or {}, has_head)
+        self._names = NamesInLlamaCpp(model.config or {}, names)
         self.known: set[str] = set()
         self.experts: dict[str, int] = {}
         for name in names:

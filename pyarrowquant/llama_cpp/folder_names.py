@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pyarrowquant.llama_cpp.architecture import MOST_LAYERS, Architecture, Part
@@ -33,17 +33,17 @@ class NamesInLlamaCpp:
     ----------
     config : mapping
         The model's config.json; an empty one for weights without one.
-    has_head : bool
-        Whether the model has a head that is not its embeddings.
+    names : iterable of str
+        All tensors of the folder, which tell whether its head is its embeddings.
     """
 
-    def __init__(self, config: Mapping[str, Any], has_head: bool) -> None:
+    def __init__(self, config: Mapping[str, Any], names: Iterable[str]) -> None:
         gguf = import_gguf("Reading")
         kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
         name = _architecture(config, kinds)
         self._kind: type[Architecture] = kind_named(name)
         self._table = gguf.get_tensor_name_map(kinds[name], MOST_LAYERS)
-        self._has_head = has_head
+        self._has_head = any(self._called(each) == [OUTPUT] for each in names)
 
     def parts(self, name: str) -> Sequence[Part]:
         """Return those that may have the columns of a tensor, the best first."""
@@ -54,6 +54,9 @@ class NamesInLlamaCpp:
         if names == [EMBEDDINGS] and not self._has_head:
             return [*found, Part(OUTPUT)]
         return found
+
+    def _called(self, name: str) -> list[str]:
+        return [part.name for part in parts_of(name, self._kind, self._table)]
 
 
 def _architecture(config: Mapping[str, Any], known: Mapping[str, Any]) -> str:

@@ -100,6 +100,19 @@ def test_of_a_class_that_does_not_become_gguf(tmp_path: Path, model_type: str | 
 
 
 @pytest.mark.filterwarnings("ignore:Without importance")
+def test_of_a_head_with_a_name_of_its_own(tmp_path: Path) -> None:
+    head, embeddings = "embed_out.weight", "gpt_neox.embed_in.weight"
+    tensors = hf_folders.weights(dict.fromkeys((head, embeddings), (64, COLUMNS)))
+    said = {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox"}
+    source = hf_folders.write(tmp_path / "model", tensors, **said)
+    values = means(COLUMNS)
+    layer = "blk.0.attn_qkv.weight"  # by which it is known to be of llama.cpp
+    ours = {"output.weight": values, layer: values}
+    with pytest.warns(UserWarning, match=f"no such layers: {layer}"):
+        assert_used(tmp_path, source, "parquet", ours, {head: values})
+
+
+@pytest.mark.filterwarnings("ignore:Without importance")
 def test_of_an_encoder_and_a_decoder(tmp_path: Path) -> None:
     before = {
         "encoder.block.0.layer.0.SelfAttention.q.weight": "enc.blk.0.attn_q.weight",
