@@ -107,7 +107,8 @@ test-transformers: $(VENV)-transformers/installed
 		tests/consumers/test_transformers_experts.py tests/consumers/test_bitsandbytes.py \
 		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py \
 		tests/consumers/test_calibrate_runs.py tests/consumers/test_rescaling.py \
-		tests/consumers/test_evaluate_folders.py
+		tests/consumers/test_evaluate_folders.py \
+		tests/consumers/test_evaluate_embeddings.py
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed

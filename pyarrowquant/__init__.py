@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from pyarrowquant.evaluation.counting import Evaluation
+    from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
     from pyarrowquant.evaluation.evaluate import evaluate
     from pyarrowquant.reading.importance import read_importance
     from pyarrowquant.reading.models import read_weights
@@ -53,6 +54,7 @@ __all__ = [
     "Conversion",
     "ConversionPlan",
     "ConvertedTensor",
+    "EmbeddingEvaluation",
     "Evaluation",
     "Expected",
     "InternalError",
@@ -111,6 +113,7 @@ _MODULES = {
     ],
     "evaluation.evaluate": ["evaluate"],
     "evaluation.counting": ["Evaluation"],
+    "evaluation.embedding": ["EmbeddingEvaluation"],
     "recipes.expected": ["Expected"],
     "reading.importance": ["read_importance"],
     "reading.models": ["read_weights"],

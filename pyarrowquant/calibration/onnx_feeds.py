@@ -43,7 +43,7 @@ class Feeds:
         if others or all(value.name != "input_ids" for value in self._inputs):
             inputs = [value.name for value in self._inputs]
             raise ValueError(
-                f"{location} is no model of text that can be calibrated: it has the inputs "
+                f"{location} is no model of text that can be run: it has the inputs "
                 f"{first_few(others or inputs)}. Known are input_ids, which must be there, "
                 "attention_mask, token_type_ids, position_ids, and past_key_values of a decoder, "
                 "of whole or floating-point numbers"

@@ -17,7 +17,7 @@ _ARGUMENT = re.compile(
     r"\b(to|dtype|bit_width|group_size|method|zero_point|scale_dtype|encoding|recipe|"
     r"bits_per_weight|size|quality_floor|importance|context|threads|engine|address|"
     r"max_memory|continue_on_error|resume|overwrite|split|double|tensors_only|pre_tokenizer|"
-    r"rescale)="
+    r"rescale|against)="
     r"(True|\"[\w-]+\"|'[\w-]+'|\d+)?"
 )
 _OTHER_NAMES = {"bit_width": "bits"}

@@ -10,6 +10,7 @@ import click
 from pyarrowquant.cli._progress import Shown
 from pyarrowquant.cli._show import counted, json_option, show_json, show_table
 from pyarrowquant.evaluation.counting import Evaluation
+from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
 from pyarrowquant.evaluation.evaluate import evaluate as evaluated
 
 
@@ -19,6 +20,7 @@ Examples:
   pyarrowquant evaluate model-q4.gguf --text text.txt
   pyarrowquant evaluate model-q4.gguf --against model-f16.gguf --text text.txt
   pyarrowquant evaluate models/llama-w4a16 --against models/llama --text text.txt
+  pyarrowquant evaluate bert-4bit.onnx --against bert.onnx --text text.txt
 """,
 )
 @click.argument("result")
@@ -37,12 +39,17 @@ def evaluate(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Let the model RESULT predict a text: a GGUF file by llama.cpp, a folder by transformers.
+    """Let the model RESULT predict a text, or embed it.
+
+    A GGUF file is run by llama.cpp, a folder by transformers, an ONNX model by ONNX Runtime.
 
     Shows its perplexity; with --against also that of REFERENCE, the Kullback-Leibler divergence
     of the predictions of RESULT from those of REFERENCE, and how often both have the same most
     probable token. The text is cut into windows of --context tokens, as llama-perplexity does it,
     and tokens of the second half of each are predicted.
+
+    Models of folders and of ONNX that give embeddings, such as BERT, need --against: shown are
+    the mean and the least of the cosine of both models' embeddings of the paragraphs of the text.
     """
     with Shown(as_json) as shown:
         found = evaluated(
@@ -55,6 +62,11 @@ def evaluate(
         )
     if as_json:
         show_json({"result": result, "reference": against, **asdict(found)})
+    elif isinstance(found, EmbeddingEvaluation):
+        click.echo(
+            f"{counted(found.passages, 'passage')} of up to {found.context:,} tokens: cosine "
+            f"{found.cosine:.6f}, the least {found.least_cosine:.6f}"
+        )
     else:
         _show(found, result, against)
 

@@ -9,6 +9,7 @@ import click
 from pyarrowquant.cli._originals import Originals, is_of_llama_cpp
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._report.beside import Side
+from pyarrowquant.cli._report.evaluation import read_evaluation
 from pyarrowquant.cli._report.histograms import histogram
 from pyarrowquant.cli._report.layers import Read, read_layers, read_model
 from pyarrowquant.cli._report.page import Report, check_installed, render, totals_of
@@ -28,6 +29,7 @@ Examples:
   pyarrowquant report quantized.parquet --html report.html
   pyarrowquant report quantized.parquet --html report.html --original model.safetensors
   pyarrowquant report 4bit.parquet 3bit.parquet --html report.html
+  pyarrowquant report model.gguf --original models/llama --html report.html --evaluation e.json
 """,
 )
 @click.argument("result", type=click.Path(path_type=Path))
@@ -36,6 +38,11 @@ Examples:
     "--html", "page", type=click.Path(path_type=Path), required=True, help="The file to write."
 )
 @click.option("--original", help="The model before: measure errors anew, show its weights.")
+@click.option(
+    "--evaluation",
+    type=click.Path(path_type=Path),
+    help="What `evaluate --json` printed, to be shown.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--overwrite", is_flag=True, help="Replace the page if it exists.")
 @json_option
@@ -44,6 +51,7 @@ def report(
     other: Path | None,
     page: Path,
     original: str | None,
+    evaluation: Path | None,
     threads: int | None,
     overwrite: bool,
     as_json: bool,
@@ -58,11 +66,13 @@ def report(
     if original is not None:
         sources.append(local_path(original))
     files = ReadFiles(*sources)
-    check_destination(page, overwrite, sources=files.paths)
+    evaluations = [] if evaluation is None else [evaluation]
+    check_destination(page, overwrite, sources=[*files.paths, *evaluations])
     check_installed()
     for path in (result, other):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"'{path}' does not exist")
+    evaluated = None if evaluation is None else read_evaluation(evaluation)
     with files.reading():
         originals = _originals(result, original)
         llama_cpp = other is not None and (_is_of_llama_cpp(result) or _is_of_llama_cpp(other))
@@ -78,6 +88,7 @@ def report(
             original_bytes=None if original is None else size_of(original),
             histograms=[histogram(layer, packed, originals) for layer, packed in read.worst],
             left_out=read.left_out,
+            evaluation=evaluated,
         )
     with Outputs([page], overwrite) as outputs:
         outputs.temporary(page).write_text(render(shown), encoding="utf-8", newline="\n")

@@ -172,6 +172,11 @@ class Run:
         self.tokens += 1
         found = [log_probabilities(each) for each in logits]
         for i, (each, path) in enumerate(zip(found, self.paths, strict=True)):
+            if token >= len(each):
+                raise ValueError(
+                    f"{path}: gives logits of {len(each)} tokens, and the text has token {token}: "
+                    "take the tokenizer that came with the model"
+                )
             if math.isnan(each[token]):
                 raise ValueError(
                     f"{path}: predicts NaN for token {self.tokens}; weights of it are damaged, or "
@@ -180,6 +185,12 @@ class Run:
             self.losses[i] -= float(each[token])
         if len(found) == 2:
             result, reference = found
+            if len(result) != len(reference):
+                raise differing_vocabularies(
+                    self.paths[0],
+                    self.paths[1],
+                    f"logits of {len(result)} tokens, and of {len(reference)}",
+                )
             self.divergences.append(divergence(reference, result))
             self.same += bool(result.argmax() == reference.argmax())
 

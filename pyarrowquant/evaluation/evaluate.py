@@ -1,14 +1,15 @@
-"""Perplexity of a model, and how far its predictions are from those of another."""
+"""How well a model predicts a text, and how far from another one it is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from pyarrowquant._core import arguments
-from pyarrowquant.evaluation.counting import DONE, Evaluation
+from pyarrowquant.evaluation.counting import DONE, Evaluation, Tell
+from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
 from pyarrowquant.evaluation.llama_cpp import not_installed
 from pyarrowquant.evaluation.process import run_apart
 from pyarrowquant.evaluation.request import Request
@@ -19,6 +20,12 @@ from pyarrowquant.reading.text import read_text
 _Path = str | os.PathLike[str]
 _LEAST_CONTEXT = 8
 _MAGIC = b"GGUF"
+_GGUF, _FOLDER, _ONNX = "a GGUF file", "a folder", "an ONNX model"
+# What is run in this process, by which packages, and the extra that has them.
+_NEEDED = {
+    _FOLDER: ("folders", "torch and transformers", "calibrate"),
+    _ONNX: ("ONNX models", "onnxruntime and tokenizers", "calibrate-onnx"),
+}
 
 
 def evaluate(
@@ -29,29 +36,37 @@ def evaluate(
     context: int | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], object] | None = None,
-) -> Evaluation:
-    """Let a model predict a text, and the one it was made from.
+) -> Evaluation | EmbeddingEvaluation:
+    """Let a model predict a text, and the one it was made from; or embed it.
 
-    GGUF files are run by llama.cpp, folders of Hugging Face by transformers.
+    GGUF files are run by llama.cpp, folders of Hugging Face by transformers, ONNX models by ONNX
+    Runtime. Models of folders and of ONNX that predict no next token, such as BERT, give
+    embeddings, which are compared.
 
     The text is cut into windows as `llama-perplexity` does it: each begins with the token that the
     model wants at the beginning, if any; tokens of its second half are predicted; what is left at
-    the end is not used. Needs the extra ``pyarrowquant[evaluate]``, for folders
-    ``pyarrowquant[calibrate]``. llama.cpp runs in a process of its own, which it ends by itself on
-    some damaged files. transformers computes with float32, and with weights that it decodes; of
-    compressed-tensors, inputs of layers are not rounded.
+    the end is not used. For embeddings it is cut into paragraphs, and longer ones into windows; an
+    embedding is the mean of what becomes of the tokens of a passage, or an ONNX model's
+    sentence_embedding.
+
+    Needs the extra ``pyarrowquant[evaluate]``, for folders ``pyarrowquant[calibrate]``, for ONNX
+    models ``pyarrowquant[calibrate-onnx]``. llama.cpp runs in a process of its own, which it ends
+    by itself on some damaged files. transformers computes with float32, and with weights that it
+    decodes; of compressed-tensors, inputs of layers are not rounded.
 
     Memory holds the models, those of folders as float32, the tokens, and the logits of 128 tokens,
-    of folders those of half a window.
+    of folders those of half a window, of ONNX models those of a window.
 
     Parameters
     ----------
     result : str or path
-        A GGUF model, or the folder of one, with its tokenizer.
+        A GGUF model, the folder of one with its tokenizer, or an ONNX model with tokenizer.json
+        beside it, or in the folder above.
     text : str or path
         A file of UTF-8 text: what the model is for, and thousands of tokens of it.
     against : str or path, optional
-        The model to compare with, of the same kind and vocabulary, as of float16.
+        The model to compare with, of the same kind and vocabulary, as of float16. Models that
+        give embeddings need one.
     context : int, optional
         Tokens of a window; default 512, or what the models take if that is less.
     threads : int, optional
@@ -61,13 +76,15 @@ def evaluate(
 
     Returns
     -------
-    Evaluation
+    Evaluation or EmbeddingEvaluation
 
     Raises
     ------
+    UsageError
+        An argument is out of bounds, or a model that gives embeddings has none beside it.
     ValueError
-        What runs models does not run one, or llama.cpp ends by it, the vocabularies differ, the
-        text is too short or no UTF-8, or an argument is out of bounds.
+        What runs models does not run one, or llama.cpp ends by it, the models are of different
+        kinds, the vocabularies differ, or the text is too short or no UTF-8.
     FileNotFoundError
     ImportError
         The extra is not installed, or llama.cpp cannot be loaded.
@@ -79,10 +96,9 @@ def evaluate(
     arguments.check_callback("progress", "two numbers of tokens", progress)
     words = _read(text)
     request = Request([place.path for place in places], words, str(text), context, threads)
-    if all(map(_is_folder, places)):
-        return _by_transformers(request, progress)
-    for place in places:
-        _check_gguf(place)
+    kind = _kind_of(places)
+    if kind != _GGUF:
+        return _run_here(kind, request, progress)
     if find_spec("llama_cpp") is None:
         raise not_installed()
     return run_apart(request, progress)
@@ -95,41 +111,63 @@ def _place(path: _Path) -> Location:
     return location
 
 
-def _is_folder(place: Location) -> bool:
+def _kind_of(places: Sequence[Location]) -> str:
+    """Return what all models are."""
+    first, *others = [_kind(place) for place in places]
+    for place, other in zip(places[1:], others, strict=True):
+        if other != first:
+            raise ValueError(
+                f"{places[0]} is {first}, and {place} is {other}; give two models of a kind"
+            )
+    return first
+
+
+def _kind(place: Location) -> str:
     if place.is_file():
-        return False
+        if place.name.lower().endswith(".onnx"):
+            return _ONNX
+        _check_gguf(place)
+        return _GGUF
     if not place.within(CONFIG).exists():
         raise ValueError(
-            f"{place} is a folder without {CONFIG}; give a GGUF file, or a folder of a model"
+            f"{place} is a folder without {CONFIG}; give a GGUF file, an ONNX model, or a folder "
+            "of a model"
         )
-    return True
+    return _FOLDER
 
 
-def _by_transformers(request: Request, progress: Callable[[int, int], object] | None) -> Evaluation:
+def _run_here(
+    kind: str, request: Request, progress: Callable[[int, int], object] | None
+) -> Evaluation | EmbeddingEvaluation:
+    """Run models in this process, by packages that not everybody has."""
+    run: Callable[[Request, Tell], Evaluation | EmbeddingEvaluation]
     try:
-        from pyarrowquant.evaluation.folders import predict_by_transformers
+        if kind == _FOLDER:
+            from pyarrowquant.evaluation.folders import run_by_transformers as run
+        else:
+            from pyarrowquant.evaluation.onnx_models import run_by_onnxruntime as run
     except ImportError as error:
+        what, packages, extra = _NEEDED[kind]
         raise ImportError(
-            f"Evaluating folders runs them with torch and transformers ({error}): "
-            "pip install 'pyarrowquant[calibrate]'"
+            f"Evaluating {what} runs them with {packages} ({error}): "
+            f"pip install 'pyarrowquant[{extra}]'"
         ) from error
 
     def tell(what: str, value: Any) -> None:
         if what == DONE and progress is not None:
             progress(*value)
 
-    return predict_by_transformers(request, tell)
+    return run(request, tell)
 
 
 def _check_gguf(place: Location) -> None:
     """Refuse what is no GGUF file, as far as its first bytes tell."""
-    if not place.is_file():
-        raise ValueError(f"{place} is a folder, and the other model is none; give two of a kind")
     with open_file(place) as file:
         start = file.buffer(0, min(len(_MAGIC), file.size)).to_pybytes()
     if start != _MAGIC:
         raise ValueError(
-            f"{place}: no GGUF file, and no folder of a model. Only such are evaluated; "
+            f"{place}: no GGUF file, no ONNX model, and no folder of a model. Only such are "
+            "evaluated; "
             "`pyarrowquant quantize FOLDER x.gguf` makes a GGUF file of a Hugging Face folder"
         )
 

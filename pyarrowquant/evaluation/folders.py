@@ -1,29 +1,22 @@
-"""Hugging Face folders as transformers runs them: tokens in, logits out."""
+"""Hugging Face folders as transformers runs them: tokens in, logits or embeddings out."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy.typing as npt
 import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
 from pyarrowquant._core.quoting import quoted, shortened
 from pyarrowquant.calibration.loading import advice, in_one_line, tokenizer_of, without_bars
-from pyarrowquant.calibration.texts import before_text
-from pyarrowquant.evaluation.counting import (
-    Cut,
-    Evaluation,
-    Part,
-    Run,
-    Tell,
-    check_length,
-    differing_vocabularies,
-    usual_context,
-)
+from pyarrowquant.evaluation.counting import Evaluation, Part, Tell
+from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
+from pyarrowquant.evaluation.in_process import run_on_text
 from pyarrowquant.evaluation.request import Request
 from pyarrowquant.reading.config import CONFIG, is_of_mlx, quantizations_in, read_config
 from pyarrowquant.reading.location import locate
@@ -39,10 +32,11 @@ _PREDICTING = {
     for each in names.values()
     for name in ((each,) if isinstance(each, str) else each)
 }
+_MORE_THAN_TEXT = {"pixel_values", "decoder_input_ids"}
 
 
-def predict_by_transformers(request: Request, tell: Tell) -> Evaluation:
-    """Let transformers predict a text with models of folders, as float32.
+def run_by_transformers(request: Request, tell: Tell) -> Evaluation | EmbeddingEvaluation:
+    """Let transformers run models of folders on a text, as float32.
 
     Parameters
     ----------
@@ -50,11 +44,43 @@ def predict_by_transformers(request: Request, tell: Tell) -> Evaluation:
     tell : callable
         As of `Run`.
     """
-    known = [(path, _class_of(path), _config_of(path)) for path in request.paths]
-    cut = _cut(request)
+    found = [Folder(path) for path in request.paths]
     with _threads(request.threads):
-        models = [FolderModel(*each) for each in known]
-        return Run(models, request.paths, tell).over(cut)
+        return run_on_text(request, found, tell)
+
+
+class Folder:
+    """A model whose weights are not loaded yet, a `Found`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        said = read_config(locate(path, None).within(CONFIG))
+        self._class, self.predicts = _class_of(path, said)
+        self._config = _config_of(path, said)
+        self.longest_context = positions_in(said)
+
+    def tokenizer(self) -> FolderTokenizer:
+        return FolderTokenizer(self.path)
+
+    def load(self, _: int) -> FolderModel:
+        """Load it; torch has the threads for all models."""
+        return FolderModel(self.path, self._class, self._config)
+
+
+class FolderTokenizer:
+    """A tokenizer as transformers loads it."""
+
+    def __init__(self, folder: str) -> None:
+        self._loaded = tokenizer_of(folder)
+
+    def vocabulary(self) -> Mapping[str, int]:
+        found: dict[str, int] = self._loaded.get_vocab()
+        return found
+
+    def encoded(self, text: str, special: bool) -> list[int]:
+        # not verbose, or it would warn of texts that are longer than a window
+        tokens = self._loaded(text, add_special_tokens=special, verbose=False)["input_ids"]
+        return list(tokens)
 
 
 class FolderModel:
@@ -90,32 +116,50 @@ class FolderModel:
         """Predict the second half of a window."""
         half, last = len(window) // 2, len(window) - 1  # behind which there is none to predict
         kept = {"logits_to_keep": last - half} if self._keeps_some else {}
-        try:
-            with torch.inference_mode():
-                logits = self._model(input_ids=torch.tensor([window[:last]]), **kept).logits
-        except (IndexError, RuntimeError) as error:
-            raise ValueError(
-                f"'{self._folder}': transformers gives no logits for it: "
-                f"{shortened(in_one_line(error))}. {advice(self._model, window)}"
-            ) from error
+        logits = self._run(self._model, window[:last], "logits", **kept)
         yield Part(half, last, logits[0, half - last :].float().numpy())
 
+    def embedded(self, passage: Sequence[int]) -> npt.NDArray[Any]:
+        """Return vectors of the tokens of a passage, as they are below any head."""
+        found = self._run(self._model.base_model, passage, "last_hidden_state")
+        return found[0].double().numpy()  # type: ignore[no-any-return]
 
-def _class_of(folder: str) -> Any:
-    config = read_config(locate(folder, None).within(CONFIG))
+    def _run(self, model: Any, tokens: Sequence[int], wanted: str, **more: Any) -> Any:
+        try:
+            with torch.inference_mode():
+                return getattr(model(input_ids=torch.tensor([tokens]), **more), wanted)
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"'{self._folder}': transformers gives no {wanted} for it: "
+                f"{shortened(in_one_line(error))}. {advice(self._model, tokens)}"
+            ) from error
+
+
+def _class_of(folder: str, config: Mapping[str, Any]) -> tuple[Any, bool]:
+    """Return the class of a model, and whether it predicts the next token."""
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named else None
-    if name not in _PREDICTING:
-        raise ValueError(
-            f"'{folder}': {quoted(name)} of its config.json is no class of transformers that "
-            "predicts the next token of a text; only such models can be evaluated"
-        )
-    return getattr(transformers, name)
+    if name in _PREDICTING:
+        return getattr(transformers, name), True
+    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    if _takes_text_alone(found):
+        return found, False
+    raise ValueError(
+        f"'{folder}': {quoted(name)} of its config.json is no class of transformers that "
+        "predicts the next token of a text, or gives embeddings of it; only such models can be "
+        "evaluated"
+    )
 
 
-def _config_of(folder: str) -> Any:
+def _takes_text_alone(found: Any) -> bool:
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        return False
+    takes = inspect.signature(getattr(found, "forward", found)).parameters
+    return "input_ids" in takes and not _MORE_THAN_TEXT.intersection(takes)
+
+
+def _config_of(folder: str, said: Mapping[str, Any]) -> Any:
     """Return a configuration by which transformers decodes weights, to compute with floats."""
-    said = read_config(locate(folder, None).within(CONFIG))
     for key, quantization in quantizations_in(said):
         if is_of_mlx(quantization):
             raise ValueError(
@@ -131,35 +175,6 @@ def _config_of(folder: str) -> Any:
 def _method_of(config: Any) -> object:
     said = getattr(config, "quantization_config", None)
     return said.get("quant_method") if isinstance(said, dict) else None
-
-
-def _cut(request: Request) -> Cut:
-    """Cut the text into windows. All is checked here that can be without weights."""
-    found = [tokenizer_of(path) for path in request.paths]
-    reference = found[-1]
-    if found[0].get_vocab() != reference.get_vocab():
-        raise differing_vocabularies(
-            request.paths[0], request.paths[-1], _difference(found[0], reference)
-        )
-    sizes = [positions_in(read_config(locate(path, None).within(CONFIG))) for path in request.paths]
-    context = usual_context(request.context, min(sizes), request.paths[-1])
-    text = request.text.decode()
-    plain = reference("a", add_special_tokens=False)["input_ids"]
-    before = before_text(reference("a")["input_ids"], plain)
-    tokens = before + reference(text, add_special_tokens=False)["input_ids"]
-    check_length(len(tokens), context, request.text_path)
-    return Cut(tokens, before, context)
-
-
-def _difference(result: Any, reference: Any) -> str:
-    ours, theirs = (
-        {number: text for text, number in each.get_vocab().items()} for each in (result, reference)
-    )
-    if len(ours) != len(theirs):
-        return f"{len(ours)} tokens, and {len(theirs)}"
-    number = min(each for each in {*ours, *theirs} if ours.get(each) != theirs.get(each))
-    shown = (quoted(each.get(number, "missing")) for each in (ours, theirs))
-    return f"token {number} is {', and '.join(shown)}"
 
 
 @contextmanager

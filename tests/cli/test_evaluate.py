@@ -35,8 +35,8 @@ def test_what_is_no_gguf_file(files: tuple[Path, Path], tmp_path: Path) -> None:
     model, text = files
     for command in (["evaluate", text], ["evaluate", model, "--against", text]):
         said = failed(*command, "--text", text)
-        assert f"{text}: no GGUF file." in said
-        assert "`pyarrowquant quantize FOLDER x.gguf` makes one" in said
+        assert f"{text}: no GGUF file, no ONNX model, and no folder of a model." in said
+        assert "`pyarrowquant quantize FOLDER x.gguf` makes a GGUF file" in said
     assert f"{tmp_path} is a folder" in failed("evaluate", tmp_path, "--text", text)
     assert f"{tmp_path} is a folder" in failed("evaluate", model, "--text", tmp_path)
     for missing in (["nothing.gguf", "--text", text], [model, "--text", "nothing.txt"]):

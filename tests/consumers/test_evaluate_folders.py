@@ -112,13 +112,15 @@ def test_what_cannot_be_evaluated_is_said(model: Path, text: Path, tmp_path: Pat
         assert error.count("\n") == 1
         return error
 
-    bert, mlx, gguf = tmp_path / "bert", tmp_path / "mlx", tmp_path / "x.gguf"
-    saved(bert, "BertForMaskedLM")
-    assert "'BertForMaskedLM' of its config.json is no class" in said(bert)
+    seen, mlx, gguf = tmp_path / "seen", tmp_path / "mlx", tmp_path / "x.gguf"
+    seen.mkdir()
+    for name in ("ViTModel", "T5ForConditionalGeneration", "PreTrainedModel", "nothing", 5):
+        (seen / "config.json").write_text(json.dumps({"architectures": [name]}))
+        assert f"{name!r} of its config.json is no class of transformers that" in said(seen)
     succeeded("quantize", model, mlx, "--to", "mlx")
     assert "is MLX's, which transformers does not run" in said(mlx, "--against", model)
     succeeded("quantize", model, gguf)
-    assert "is a folder, and the other model is none" in said(gguf, "--against", model)
+    assert f"{gguf} is a GGUF file, and {model} is a folder" in said(gguf, "--against", model)
     assert "a folder without config.json" in said(tmp_path)
     assert re.search(r"model takes up to \d+ tokens", said(model, "--context", 99999, code=2))
     other = tmp_path / "other"

@@ -19,6 +19,7 @@ from pyarrowquant._version import __version__
 from pyarrowquant.cli._report import figures
 from pyarrowquant.cli._report.beside import Pair, Side, errors_of_both, only_in, pairs
 from pyarrowquant.cli._report.blocks import cells_of, heat_map, scale_of
+from pyarrowquant.cli._report.evaluation import ShownEvaluation
 from pyarrowquant.cli._report.histograms import Histogram
 from pyarrowquant.cli._report.layers import Layer, total_relative_error
 from pyarrowquant.cli._report.used import recipe_of, used_in
@@ -52,6 +53,7 @@ class Report:
         Of the worst layers, the worst first.
     left_out : list of str
         Layers of the original that the results do not have.
+    evaluation : ShownEvaluation or None
     """
 
     side: Side
@@ -60,6 +62,7 @@ class Report:
     original_bytes: int | None
     histograms: list[Histogram]
     left_out: list[str]
+    evaluation: ShownEvaluation | None
 
 
 def totals_of(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -231,6 +234,7 @@ def _data(report: Report, recipe: dict[str, Any] | None, date: datetime) -> Any:
             "settings": side.settings,
             "original_bytes": report.original_bytes,
             "left_out": report.left_out,
+            "evaluation": None if report.evaluation is None else asdict(report.evaluation),
             "recipe": recipe,
             "other": beside,
         }
