@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pyarrowquant.formats._conv1d import has_conv1d
 from pyarrowquant.llama_cpp.architecture import Part
 from pyarrowquant.llama_cpp.folder_names import NamesInLlamaCpp
 from pyarrowquant.reading.importance import Importance
@@ -39,12 +40,15 @@ def under_names_of_layers(
         return importance, set()
     tensors = {tensor.name: tensor for tensor in model.all_tensors}
     theirs = _Theirs(model, names)
+    are_turned = has_conv1d(model.config or {})
     found = dict(importance.values)
     for layer in layers:
         name = str(layer.name)
         parts = theirs.parts(name)
         part = next((part for part in parts if part.name in importance.values), None)
         if part is None or name in importance.values:
+            continue
+        if are_turned and _OF_LAYER.match(part.name):
             continue
         if not _may_be_turned(layer, tensors.get(name), importance.values[part.name]):
             expert = next((each.expert for each in parts if each.expert is not None), None)

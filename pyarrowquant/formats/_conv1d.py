@@ -8,6 +8,11 @@ from typing import Any
 _MODEL_TYPES = frozenset({"clvp", "decision_transformer", "gpt2", "imagegpt", "openai-gpt"})
 
 
+def has_conv1d(config: Mapping[str, Any]) -> bool:
+    """Whether the layers of such a model are Conv1D, whose rows are the inputs."""
+    return config.get("model_type") in _MODEL_TYPES
+
+
 def refuse_conv1d(config: Mapping[str, Any], path: object, what: str) -> None:
     """Raise for such a model.
 
@@ -20,8 +25,8 @@ def refuse_conv1d(config: Mapping[str, Any], path: object, what: str) -> None:
     what : str
         What an engine does, as a sentence without an end.
     """
-    if (model_type := config.get("model_type")) in _MODEL_TYPES:
+    if has_conv1d(config):
         raise ValueError(
-            f"'{path}' has model_type '{model_type}', whose layers are Conv1D: {what}. Take "
-            "another format, such as ONNX"
+            f"'{path}' has model_type '{config['model_type']}', whose layers are Conv1D: {what}. "
+            "Take another format, such as ONNX"
         )

@@ -205,6 +205,21 @@ def test_stacks_whose_rows_may_be_columns_do_without(tmp_path: Path) -> None:
         pyarrowquant.plan(source, tmp_path / "out.parquet", importance=file)
 
 
+def test_layers_that_are_stored_turned_do_without(tmp_path: Path) -> None:
+    head, square, wide = "lm_head.weight", "attn.c_proj.weight", "attn.c_attn.weight"
+    shapes = {head: (64, COLUMNS), square: (COLUMNS, COLUMNS), wide: (COLUMNS, 3 * COLUMNS)}
+    names = {name: name if name == head else f"transformer.h.0.{name}" for name in shapes}
+    tensors = hf_folders.weights({names[name]: shape for name, shape in shapes.items()})
+    said = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}
+    source = hf_folders.write(tmp_path / "model", tensors, **said)
+    values = means(COLUMNS)
+    ours = {"blk.0.attn_output.weight": values, "blk.0.attn_qkv.weight": values}
+    ours["output.weight"] = values
+    lacking = rf"without a file: {names[wide]}, {names[square]}$"
+    with pytest.warns(UserWarning, match=lacking):
+        assert_used(tmp_path, source, "parquet", ours, {head: values})
+
+
 @pytest.mark.parametrize("to", FORMATS[:3])
 def test_what_lacks_is_named(tmp_path: Path, to: str) -> None:
     source = hf_folders.write(tmp_path / "model", model_type="llama")
