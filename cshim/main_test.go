@@ -232,7 +232,7 @@ func TestCompareReadsBothStreams(t *testing.T) {
 		"original": {bad(), good(), `{"threads": 1}`, "source", "In original: cannot read the Arrow data"},
 		"result":   {good(), bad(), `{"threads": 1}`, "source", "In result: cannot read the Arrow data"},
 		"both":     {bad(), bad(), `{"threads": 1}`, "source", "In original: cannot read the Arrow data"},
-		"options":  {good(), good(), `{"kernel": "x"}`, "argument", "Invalid kernel: 'x'"},
+		"options":  {good(), good(), `{"kernel": "x"}`, "argument", "Invalid kernel of PYARROWQUANT_KERNEL: 'x'"},
 	} {
 		_, r := compared(t, paq_compare, c.original.stream(), c.result.stream(), c.options)
 		if r.Status != c.status || !strings.HasPrefix(r.Message, c.message) {
