@@ -6,10 +6,10 @@ import gc
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
@@ -42,8 +42,11 @@ RESULT_SCHEMA = pa.schema(
 Arrays = dict[str, np.ndarray]
 
 # A machine may be busy.
-hypothesis.settings.register_profile("any machine", deadline=None)
-hypothesis.settings.load_profile("any machine")
+if find_spec("hypothesis"):  # which environments of consumers lack
+    from hypothesis import settings
+
+    settings.register_profile("any machine", deadline=None)
+    settings.load_profile("any machine")
 
 # A shell that starts the tests in the background has them, and their children, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
