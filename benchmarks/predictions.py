@@ -16,7 +16,6 @@ import numpy as np
 
 from pyarrowquant.evaluation.distributions import divergence, log_probabilities
 from pyarrowquant.evaluation.llama_cpp import (
-    BATCH,
     LanguageModel,
     Log,
     Logits,
@@ -94,10 +93,6 @@ class Reference:
             closing(LanguageModel(llama_cpp, str(path), CONTEXT, 1, log)) as model,
         ):
             for window in self._windows:
-                model.begin()
-                for start in range(0, CONTEXT, BATCH):
-                    end = min(start + BATCH, CONTEXT - 1)
-                    wanted = max(SKIPPED - start, 0)
-                    logits = model.logits(window[start:end].tolist(), start, wanted)
-                    following = window[start + wanted + 1 : end + 1]
-                    yield from zip(logits, following.tolist(), strict=True)
+                for part in model.predicted_behind(SKIPPED, window.tolist()):
+                    following = window[part.begin + 1 : part.end + 1]
+                    yield from zip(part.logits, following.tolist(), strict=True)

@@ -192,12 +192,16 @@ class LanguageModel:
 
     def predicted(self, window: Sequence[int]) -> Iterator[Part]:
         """Predict the second half of a window, some tokens at a time."""
+        yield from self.predicted_behind(len(window) // 2, window)
+
+    def predicted_behind(self, first: int, window: Sequence[int]) -> Iterator[Part]:
+        """Predict the tokens of a window that come behind one of them, some at a time."""
         # of the window before
         self._llama_cpp.llama_memory_clear(self._llama_cpp.llama_get_memory(self._context), True)
-        half, last = len(window) // 2, len(window) - 1  # behind which there is none to predict
+        last = len(window) - 1  # behind which there is none to predict
         for start in range(0, last, BATCH):
             end = min(start + BATCH, last)
-            wanted = max(half - start, 0)
+            wanted = max(first - start, 0)
             yield Part(start + wanted, end, self._logits(window[start:end], start, wanted))
 
     def _logits(self, tokens: Sequence[int], position: int, first: int) -> Logits:
