@@ -167,8 +167,8 @@ def _check_gguf(place: Location) -> None:
     if start != _MAGIC:
         raise ValueError(
             f"{place}: no GGUF file, no ONNX model, and no folder of a model. Only such are "
-            "evaluated; "
-            "`pyarrowquant quantize FOLDER x.gguf` makes a GGUF file of a Hugging Face folder"
+            "evaluated; `pyarrowquant quantize FOLDER x.gguf` makes a GGUF file of a Hugging Face "
+            "folder"
         )
 
 

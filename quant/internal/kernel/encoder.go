@@ -22,8 +22,8 @@ type encoder struct {
 	n      int      // weights
 	groups int
 	// tiles are the normalized weights, or a part of those of a group that is longer than a tile.
-	tiles [tilesTogether * tileSize]float32
-	codes [tilesTogether * tileSize]uint8
+	tiles [weightsTogether]float32
+	codes [weightsTogether]uint8
 	// Of each group: the powers of two and their reciprocals, then, normalized, the ends of
 	// its weights and what decodes it.
 	normal, inverse [maxTogether]float32
@@ -45,12 +45,12 @@ type encoder struct {
 // maxTogether is how many groups are taken together at most, no fewer than a super-group has.
 const maxTogether = 128
 
-// tilesTogether is how many tiles they fill at most.
-const tilesTogether = 2
+// weightsTogether is how many weights they have at most: those of two tiles.
+const weightsTogether = 2 * tileSize
 
 // maxSupers is how many super-groups they are at most, which have no fewer weights than this.
 // A processor begins with the next one where it waits for one.
-const maxSupers = tilesTogether * tileSize / 256
+const maxSupers = weightsTogether / 256
 
 // encoders are used again: clearing one costs as much as a small layer.
 var encoders = sync.Pool{New: func() any { return new(encoder) }}
@@ -62,7 +62,7 @@ func quantizeEncoded(b *Block, steps *encoderSteps) Fault {
 	e.begin(b, steps)
 	together := b.GroupSize
 	if together <= tileSize {
-		together *= min(tilesTogether*tileSize/together, maxTogether)
+		together *= min(weightsTogether/together, maxTogether)
 	}
 	for row := range b.Rows {
 		e.at = b.layout().row(row)

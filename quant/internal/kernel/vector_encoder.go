@@ -22,10 +22,6 @@ func weighted(importance []float32) (which int, first *float32) {
 	return 1, &importance[0]
 }
 
-// weightsAhead is how far ahead of the groups at hand weights are prefetched: between two reads
-// of them so much is computed that the processor does not do it by itself.
-const weightsAhead = 8192
-
 func (v *vectorSet) rangesOf(weights []byte, t ElementType, lo, hi []float32) bool {
 	return t != Float64 && !v.ranges[t](&weights[0], len(lo), len(weights)/t.Size()/len(lo), &lo[0], &hi[0])
 }

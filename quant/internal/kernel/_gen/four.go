@@ -55,9 +55,7 @@ func (f four) load(address Mem) (v [4]VecVirtual) {
 // narrow clips integers to codes. Packing works within parts of 128 bits, of
 // which each then has 4 bytes of each register.
 func (f four) narrow(v [4]VecVirtual) VecVirtual {
-	VPACKSSDW(v[1], v[0], v[0])
-	VPACKSSDW(v[3], v[2], v[2])
-	VPACKUSWB(v[2], v[0], v[0])
+	packBytes(v)
 	VPMINUB(f.limit, v[0], v[0])
 	if f.split() {
 		VPSHUFB(f.mix, v[0], v[0])
@@ -68,9 +66,14 @@ func (f four) narrow(v [4]VecVirtual) VecVirtual {
 
 // narrowed makes four registers of integers of 0 .. 255 one of bytes, given the order as of four.
 func narrowed(v [4]VecVirtual, order VecVirtual) VecVirtual {
-	VPACKUSDW(v[1], v[0], v[0])
-	VPACKUSDW(v[3], v[2], v[2])
-	VPACKUSWB(v[2], v[0], v[0])
+	packBytes(v)
 	VPERMD(v[0], order, v[0])
 	return v[0]
+}
+
+// packBytes narrows four registers of integers to bytes in the first one, within parts of 128 bits.
+func packBytes(v [4]VecVirtual) {
+	VPACKSSDW(v[1], v[0], v[0])
+	VPACKSSDW(v[3], v[2], v[2])
+	VPACKUSWB(v[2], v[0], v[0])
 }
