@@ -13,6 +13,7 @@ import pytest
 import text_models
 from commands import failed, run, succeeded
 from llama_cpp import Llama
+from predicted_text import Tolerances, assert_figures
 
 from pyarrowquant import evaluate
 
@@ -68,18 +69,8 @@ def test_numbers_are_those_of_the_formulas(
     result, reference = models
     q, behind = distributions(result, context)
     p, _ = distributions(reference, context)
-    rows = np.arange(len(behind))
-    divergences = (np.exp(p) * (p - q)).sum(axis=1)
     found = evaluate(result, text, against=reference, context=context, threads=2)
-    assert (found.tokens, found.context) == (len(behind), context)
-    assert found.perplexity == pytest.approx(np.exp(-q[rows, behind].mean()), rel=1e-4)
-    assert found.reference_perplexity == pytest.approx(np.exp(-p[rows, behind].mean()), rel=1e-4)
-    assert found.divergence == pytest.approx(divergences.mean(), rel=5e-3)
-    assert found.divergence_99 == pytest.approx(np.percentile(divergences, 99), rel=2e-2)
-    assert found.top_agreement == pytest.approx(
-        (p.argmax(axis=1) == q.argmax(axis=1)).mean(), abs=0.01
-    )
-    assert 0.0001 < found.divergence < found.divergence_99
+    assert_figures(found, q, p, behind, context, Tolerances(5e-3, 2e-2, 0.01))
 
 
 def test_windows_longer_than_a_batch(text: Path, tmp_path: Path) -> None:

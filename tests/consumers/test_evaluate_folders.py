@@ -19,6 +19,7 @@ import torch
 import transformers
 from calibrated_models import TEXT, saved
 from commands import failed, succeeded
+from predicted_text import Tolerances, assert_figures
 from safetensors.numpy import load_file, save_file
 
 from pyarrowquant import evaluate
@@ -71,17 +72,8 @@ def test_numbers_are_those_of_the_formulas(
     succeeded("dequantize", out, plain)
     q, behind = distributions(plain)
     p, _ = distributions(model)
-    rows = np.arange(len(behind))
-    divergences = (np.exp(p) * (p - q)).sum(axis=1)
     found = evaluate(out, text, against=model, context=CONTEXT, threads=1)
-    assert (found.tokens, found.context) == (len(behind), CONTEXT)
-    assert found.perplexity == pytest.approx(np.exp(-q[rows, behind].mean()), rel=1e-4)
-    assert found.reference_perplexity == pytest.approx(np.exp(-p[rows, behind].mean()), rel=1e-4)
-    assert found.divergence == pytest.approx(divergences.mean(), rel=1e-3)
-    assert found.divergence_99 == pytest.approx(np.percentile(divergences, 99), rel=1e-3)
-    same = (p.argmax(axis=1) == q.argmax(axis=1)).mean()
-    assert found.top_agreement == pytest.approx(same, abs=0.01)
-    assert 0.0001 < found.divergence < found.divergence_99
+    assert_figures(found, q, p, behind, CONTEXT, Tolerances(1e-3, 1e-3, 0.01))
 
 
 def test_a_model_differs_nothing_from_itself(model: Path, text: Path) -> None:

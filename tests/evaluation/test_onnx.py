@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from commands import failed, succeeded
 from onnx import helper
+from predicted_text import Tolerances, assert_figures
 from safetensors.numpy import load_file
 
 from evaluation.onnx_text_models import (
@@ -69,16 +70,8 @@ def test_numbers_are_those_of_the_formulas(tmp_path: Path, text: Path) -> None:
     assert not np.array_equal(decoded["up"], arrays["up"])
     p, behind = distributions(arrays)
     q, _ = distributions(arrays | decoded)
-    rows = np.arange(len(behind))
-    divergences = (np.exp(p) * (p - q)).sum(axis=1)
     found = evaluate(out, text, against=model, context=CONTEXT, threads=1)
-    assert (found.tokens, found.context) == (len(behind), CONTEXT)
-    assert found.perplexity == pytest.approx(np.exp(-q[rows, behind].mean()), rel=1e-4)
-    assert found.reference_perplexity == pytest.approx(np.exp(-p[rows, behind].mean()), rel=1e-4)
-    assert found.divergence == pytest.approx(divergences.mean(), rel=1e-3)
-    assert found.divergence_99 == pytest.approx(np.percentile(divergences, 99), rel=1e-3)
-    assert found.top_agreement == (p.argmax(axis=1) == q.argmax(axis=1)).mean()
-    assert 0.0001 < found.divergence < found.divergence_99
+    assert_figures(found, q, p, behind, CONTEXT, Tolerances(1e-3, 1e-3, 0))
     alone = evaluate(out, text, context=CONTEXT)
     assert (alone.perplexity, alone.divergence) == (pytest.approx(found.perplexity), None)
 
