@@ -9,7 +9,7 @@ import (
 )
 
 // rangesFloat32NEON finds the ends of each group. If a weight is not finite, neither is an end.
-func rangesFloat32NEON(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool) {
+func rangesFloat32NEON(weights *byte, groups, groupSize int, lo, hi *float32, _ int) (nonFinite bool) {
 	from := (*float32)(unsafe.Pointer(weights))
 	at := 0
 	for group := range groups {
@@ -75,11 +75,11 @@ func widenShort(bits uint16, t ElementType) float32 {
 	return math.Float32frombits(uint32(bits) << 16)
 }
 
-func rangesFloat16NEON(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool) {
+func rangesFloat16NEON(weights *byte, groups, groupSize int, lo, hi *float32, _ int) (nonFinite bool) {
 	return rangesShort(weights, groups, groupSize, lo, hi, Float16)
 }
 
-func rangesBFloat16NEON(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool) {
+func rangesBFloat16NEON(weights *byte, groups, groupSize int, lo, hi *float32, _ int) (nonFinite bool) {
 	return rangesShort(weights, groups, groupSize, lo, hi, BFloat16)
 }
 
@@ -102,7 +102,7 @@ func codeNEON(weights *byte, groups, groupSize int, inverse, zeroPoint *float32,
 	}
 }
 
-// codeOf is codeNEON of a type. Nothing is prefetched, as the CPU finds streams by itself.
+// codeOf is codeNEON of a type.
 func codeOf(t ElementType) func(*byte, int, int, *float32, *float32, float32, *byte, int) {
 	return func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, _ int) {
 		codeNEON(weights, groups, groupSize, inverse, zeroPoint, maxCode, codes, t)

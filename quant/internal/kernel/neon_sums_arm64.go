@@ -57,8 +57,8 @@ func sumsNEON(weights *byte, groups, groupSize int, scale, zeroPoint *float32, c
 	}
 }
 
-func sumsOf(t ElementType) func(*byte, int, int, *float32, *float32, *byte, *float64) {
-	return func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64) {
+func sumsOf(t ElementType) func(*byte, int, int, *float32, *float32, *byte, *float64, int) {
+	return func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64, _ int) {
 		sumsNEON(weights, groups, groupSize, scale, zeroPoint, codes, sums, t)
 	}
 }

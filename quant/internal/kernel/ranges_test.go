@@ -64,7 +64,7 @@ func TestRangesOfGroups(t *testing.T) {
 					groups := 1 + random.IntN(40)
 					weights := patternsOf(random, groups*size, element, masks[0], masks[1])
 					lo, hi := make([]float32, groups), make([]float32, groups)
-					if v.ranges[element](&weights[0], groups, size, &lo[0], &hi[0]) {
+					if v.ranges[element](&weights[0], groups, size, &lo[0], &hi[0], 0) {
 						t.Fatalf("%s: %d groups of %d, type %d, are not finite", v.name, groups, size, element)
 					}
 					for i := range groups {
@@ -74,7 +74,7 @@ func TestRangesOfGroups(t *testing.T) {
 						}
 					}
 					copy(weights[random.IntN(groups*size)*element.Size():], notFinite(random, element))
-					if !v.ranges[element](&weights[0], groups, size, &lo[0], &hi[0]) {
+					if !v.ranges[element](&weights[0], groups, size, &lo[0], &hi[0], 0) {
 						t.Fatalf("%s: %d groups of %d, type %d, are finite", v.name, groups, size, element)
 					}
 				}

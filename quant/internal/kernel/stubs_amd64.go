@@ -4,50 +4,50 @@
 
 package kernel
 
-// Smallest and largest weight of each group. If nonFinite, they are undefined.
+// Smallest and largest weight of each group. If nonFinite, they are undefined. Some of the weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 
-// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Of weights this many bytes ahead those are prefetched that ranges do not prefetch.
 //
 //go:noescape
 func codeFloat32AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 
-// Adds the errors of each group to the lanes of laneSums.
+// Adds the errors of each group to the lanes of laneSums. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func sumsFloat32AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
+func sumsFloat32AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
 
-// Smallest and largest weight of each group. If nonFinite, they are undefined.
+// Smallest and largest weight of each group. If nonFinite, they are undefined. Some of the weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func rangesFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+func rangesFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 
-// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Of weights this many bytes ahead those are prefetched that ranges do not prefetch.
 //
 //go:noescape
 func codeFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 
-// Adds the errors of each group to the lanes of laneSums.
+// Adds the errors of each group to the lanes of laneSums. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func sumsFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
+func sumsFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
 
-// Smallest and largest weight of each group. If nonFinite, they are undefined.
+// Smallest and largest weight of each group. If nonFinite, they are undefined. Some of the weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func rangesBFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+func rangesBFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 
-// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Of weights this many bytes ahead those are prefetched that ranges do not prefetch.
 //
 //go:noescape
 func codeBFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 
-// Adds the errors of each group to the lanes of laneSums.
+// Adds the errors of each group to the lanes of laneSums. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func sumsBFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
+func sumsBFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
 
 // Decoded float32 weights of each group.
 //
@@ -254,50 +254,50 @@ func decodedSumsAVX2(weights *float32, decoded *float32, n int, sums *float64)
 //go:noescape
 func unitCostsAVX2(costs *float32, trials *float32, groups *float32, count int, least float32, most float32)
 
-// Smallest and largest weight of each group. If nonFinite, they are undefined.
+// Smallest and largest weight of each group. If nonFinite, they are undefined. Some of the weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 
-// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Of weights this many bytes ahead those are prefetched that ranges do not prefetch.
 //
 //go:noescape
 func codeFloat32AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 
-// Adds the errors of each group to the lanes of laneSums.
+// Adds the errors of each group to the lanes of laneSums. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func sumsFloat32AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
+func sumsFloat32AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
 
-// Smallest and largest weight of each group. If nonFinite, they are undefined.
+// Smallest and largest weight of each group. If nonFinite, they are undefined. Some of the weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func rangesFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+func rangesFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 
-// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Of weights this many bytes ahead those are prefetched that ranges do not prefetch.
 //
 //go:noescape
 func codeFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 
-// Adds the errors of each group to the lanes of laneSums.
+// Adds the errors of each group to the lanes of laneSums. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func sumsFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
+func sumsFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
 
-// Smallest and largest weight of each group. If nonFinite, they are undefined.
+// Smallest and largest weight of each group. If nonFinite, they are undefined. Some of the weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func rangesBFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+func rangesBFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 
-// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.
+// Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Of weights this many bytes ahead those are prefetched that ranges do not prefetch.
 //
 //go:noescape
 func codeBFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 
-// Adds the errors of each group to the lanes of laneSums.
+// Adds the errors of each group to the lanes of laneSums. Weights this many bytes ahead are prefetched.
 //
 //go:noescape
-func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
+func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
 
 // Decoded float32 weights of each group.
 //

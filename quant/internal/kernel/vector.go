@@ -9,6 +9,7 @@ import "sync"
 const (
 	runBytes   = 4 << 10
 	runsAhead  = 4
+	bytesAhead = runsAhead * runBytes
 	maxWeights = runBytes / 2 // in a run
 	maxGroups  = maxWeights / 8
 )

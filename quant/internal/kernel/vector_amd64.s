@@ -163,19 +163,20 @@ GLOBL e4m3Magic<>(SB), RODATA|NOPTR, $4
 DATA minimumRounding<>+0(SB)/4, $0x37800000
 GLOBL minimumRounding<>(SB), RODATA|NOPTR, $4
 
-// func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, AVX2, CMOV
-TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-41
+// func rangesFloat32AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
+// Requires: AVX, AVX2, CMOV, MMX+
+TEXT ·rangesFloat32AVX2(SB), NOSPLIT, $0-49
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	MOVQ         ahead+40(FP), BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 	VBROADCASTSS magnitude32<>+0(SB), Y0
 	VXORPS       Y1, Y1, Y1
-	CMPQ         SI, $+16
+	CMPQ         DI, $+16
 	JNE          together16_other
-	SUBQ         $+8, BX
+	SUBQ         $+8, SI
 	JL           together16_few
 
 together16:
@@ -316,16 +317,16 @@ together16:
 	VPMAXUD    Y2, Y1, Y1
 	ADDQ       $+32, DX
 	ADDQ       $+512, AX
-	SUBQ       $+8, BX
+	SUBQ       $+8, SI
 	JGE        together16
 
 together16_few:
-	ADDQ $+8, BX
+	ADDQ $+8, SI
 
 together16_other:
-	CMPQ SI, $+32
+	CMPQ DI, $+32
 	JNE  together32_other
-	SUBQ $+8, BX
+	SUBQ $+8, SI
 	JL   together32_few
 
 together32:
@@ -562,11 +563,11 @@ together32:
 	VPMAXUD    Y2, Y1, Y1
 	ADDQ       $+32, DX
 	ADDQ       $+1024, AX
-	SUBQ       $+8, BX
+	SUBQ       $+8, SI
 	JGE        together32
 
 together32_few:
-	ADDQ $+8, BX
+	ADDQ $+8, SI
 
 together32_other:
 	VEXTRACTI128 $0x01, Y1, X0
@@ -575,45 +576,46 @@ together32_other:
 	VPMAXUD      X1, X0, X0
 	VPSHUFD      $0x01, X0, X1
 	VPMAXUD      X1, X0, X0
-	VMOVD        X0, DI
-	ADDL         DI, DI
+	VMOVD        X0, R8
+	ADDL         R8, R8
 	VBROADCASTSS signBit<>+0(SB), Y0
 	VBROADCASTSS allOnes<>+0(SB), Y1
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
 	VXORPS  Y3, Y3, Y3
 	VMOVAPS Y0, Y2
 	VMOVAPS Y1, Y4
-	MOVQ    SI, R8
-	SUBQ    $+32, R8
+	MOVQ    DI, R9
+	SUBQ    $+32, R9
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS (AX), Y5
-	VPMAXSD Y5, Y2, Y2
-	VPMAXUD Y5, Y3, Y3
-	VPMINUD Y5, Y4, Y4
-	VMOVUPS 32(AX), Y5
-	VPMAXSD Y5, Y2, Y2
-	VPMAXUD Y5, Y3, Y3
-	VPMINUD Y5, Y4, Y4
-	VMOVUPS 64(AX), Y5
-	VPMAXSD Y5, Y2, Y2
-	VPMAXUD Y5, Y3, Y3
-	VPMINUD Y5, Y4, Y4
-	VMOVUPS 96(AX), Y5
-	VPMAXSD Y5, Y2, Y2
-	VPMAXUD Y5, Y3, Y3
-	VPMINUD Y5, Y4, Y4
-	ADDQ    $+128, AX
-	SUBQ    $+32, R8
-	JGE     four_steps
+	PREFETCHT1 (AX)(BX*1)
+	VMOVUPS    (AX), Y5
+	VPMAXSD    Y5, Y2, Y2
+	VPMAXUD    Y5, Y3, Y3
+	VPMINUD    Y5, Y4, Y4
+	VMOVUPS    32(AX), Y5
+	VPMAXSD    Y5, Y2, Y2
+	VPMAXUD    Y5, Y3, Y3
+	VPMINUD    Y5, Y4, Y4
+	VMOVUPS    64(AX), Y5
+	VPMAXSD    Y5, Y2, Y2
+	VPMAXUD    Y5, Y3, Y3
+	VPMINUD    Y5, Y4, Y4
+	VMOVUPS    96(AX), Y5
+	VPMAXSD    Y5, Y2, Y2
+	VPMAXUD    Y5, Y3, Y3
+	VPMINUD    Y5, Y4, Y4
+	ADDQ       $+128, AX
+	SUBQ       $+32, R9
+	JGE        four_steps
 
 four_steps_done:
-	ADDQ $+32, R8
-	SUBQ $+8, R8
+	ADDQ $+32, R9
+	SUBQ $+8, R9
 	JL   steps_done
 
 steps:
@@ -622,56 +624,56 @@ steps:
 	VPMAXUD Y5, Y3, Y3
 	VPMINUD Y5, Y4, Y4
 	ADDQ    $+32, AX
-	SUBQ    $+8, R8
+	SUBQ    $+8, R9
 	JGE     steps
 
 steps_done:
-	ADDQ         $+8, R8
+	ADDQ         $+8, R9
 	VEXTRACTI128 $0x01, Y3, X5
 	VPMAXUD      X5, X3, X5
 	VPSHUFD      $0x0e, X5, X3
 	VPMAXUD      X3, X5, X5
 	VPSHUFD      $0x01, X5, X3
 	VPMAXUD      X3, X5, X5
-	VMOVD        X5, R8
+	VMOVD        X5, R9
 	VEXTRACTI128 $0x01, Y2, X3
 	VPMAXSD      X3, X2, X3
 	VPSHUFD      $0x0e, X3, X2
 	VPMAXSD      X2, X3, X3
 	VPSHUFD      $0x01, X3, X2
 	VPMAXSD      X2, X3, X3
-	VMOVD        X3, R9
+	VMOVD        X3, R10
 	VEXTRACTI128 $0x01, Y4, X2
 	VPMINUD      X2, X4, X2
 	VPSHUFD      $0x0e, X2, X3
 	VPMINUD      X3, X2, X2
 	VPSHUFD      $0x01, X2, X3
 	VPMINUD      X3, X2, X2
-	VMOVD        X2, R10
-	MOVL         R8, R11
-	ADDL         R11, R11
-	CMPL         R11, DI
-	CMOVLHI      R11, DI
-	MOVL         R9, R11
-	ADDL         R11, R11
-	CMPL         R11, DI
-	CMOVLHI      R11, DI
-	TESTL        R8, R8
-	CMOVLPL      R10, R8
+	VMOVD        X2, R11
+	MOVL         R9, R12
+	ADDL         R12, R12
+	CMPL         R12, R8
+	CMOVLHI      R12, R8
+	MOVL         R10, R12
+	ADDL         R12, R12
+	CMPL         R12, R8
+	CMOVLHI      R12, R8
 	TESTL        R9, R9
-	CMOVLMI      R10, R9
-	MOVL         R8, (CX)
-	MOVL         R9, (DX)
+	CMOVLPL      R11, R9
+	TESTL        R10, R10
+	CMOVLMI      R11, R10
+	MOVL         R9, (CX)
+	MOVL         R10, (DX)
 	ADDQ         $+4, CX
 	ADDQ         $+4, DX
-	DECQ         BX
+	DECQ         SI
 	JMP          ranges_group
 
 ranges_done:
-	CMPL  DI, $0xff000000
+	CMPL  R8, $0xff000000
 	SETCC AL
 	VZEROUPPER
-	MOVB  AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+48(FP)
 	RET
 
 // func codeFloat32AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -700,7 +702,6 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT1 (AX)(SI*1)
 	PREFETCHT1 64(AX)(SI*1)
 	VMOVUPS    (AX), Y6
 	VMOVUPS    32(AX), Y7
@@ -735,7 +736,6 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT1   (AX)(SI*1)
 	VMOVUPS      (AX), Y6
 	VMULPS       Y4, Y6, Y6
 	VADDPS       Y5, Y6, Y6
@@ -762,14 +762,15 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func sumsFloat32AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
-// Requires: AVX, AVX2, FMA3
-TEXT ·sumsFloat32AVX2(SB), NOSPLIT, $0-56
+// func sumsFloat32AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·sumsFloat32AVX2(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         scale+24(FP), CX
 	MOVQ         zeroPoint+32(FP), DX
 	MOVQ         codes+40(FP), BX
 	MOVQ         sums+48(FP), SI
+	MOVQ         ahead+56(FP), DI
 	VMOVUPD      (SI), Y0
 	VMOVUPD      32(SI), Y1
 	VMOVUPD      64(SI), Y2
@@ -781,183 +782,175 @@ TEXT ·sumsFloat32AVX2(SB), NOSPLIT, $0-56
 	VMOVUPD      256(SI), Y8
 	VMOVUPD      288(SI), Y9
 	VBROADCASTSD magnitudeMask<>+0(SB), Y10
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ         groups+8(FP), R8
+	MOVQ         groupSize+16(FP), R9
 
 sums_group:
-	TESTQ DI, DI
+	TESTQ R8, R8
 	JZ    sums_done
-	MOVQ  R8, R9
-	SUBQ  $+32, R9
+	MOVQ  R9, R10
+	SUBQ  $+32, R10
 	JL    four_steps_done
 
 four_steps:
-	VMOVUPS      (AX), Y11
-	VPMOVZXBD    (BX), Y12
-	VCVTDQ2PS    Y12, Y12
-	VBROADCASTSS (DX), Y13
-	VSUBPS       Y13, Y12, Y12
-	VBROADCASTSS (CX), Y13
-	VMULPS       Y13, Y12, Y12
+	VPMOVZXBD    (BX), Y11
+	VCVTDQ2PS    Y11, Y11
+	VBROADCASTSS (DX), Y12
+	VSUBPS       Y12, Y11, Y11
+	VBROADCASTSS (CX), Y12
+	VMULPS       Y12, Y11, Y11
+	VCVTPS2PD    (AX), Y12
 	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y2
-	VFMADD231PD  Y14, Y14, Y4
-	VFMADD231PD  Y13, Y14, Y6
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
+	VFMADD231PD  Y12, Y12, Y2
+	VFMADD231PD  Y13, Y13, Y4
+	VFMADD231PD  Y12, Y13, Y6
+	VSUBPD       Y13, Y12, Y12
+	VANDPD       Y10, Y12, Y13
 	VMAXPD       Y13, Y8, Y8
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y0, Y0
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y0, Y0
+	VCVTPS2PD    16(AX), Y12
 	VEXTRACTF128 $0x01, Y11, X11
 	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y3
-	VFMADD231PD  Y12, Y12, Y5
-	VFMADD231PD  Y11, Y12, Y7
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
+	VFMADD231PD  Y12, Y12, Y3
+	VFMADD231PD  Y11, Y11, Y5
+	VFMADD231PD  Y12, Y11, Y7
+	VSUBPD       Y11, Y12, Y12
+	VANDPD       Y10, Y12, Y11
 	VMAXPD       Y11, Y9, Y9
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y1, Y1
-	VMOVUPS      32(AX), Y11
-	VPMOVZXBD    8(BX), Y12
-	VCVTDQ2PS    Y12, Y12
-	VBROADCASTSS (DX), Y13
-	VSUBPS       Y13, Y12, Y12
-	VBROADCASTSS (CX), Y13
-	VMULPS       Y13, Y12, Y12
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y1, Y1
+	PREFETCHT1   (AX)(DI*1)
+	VPMOVZXBD    8(BX), Y11
+	VCVTDQ2PS    Y11, Y11
+	VBROADCASTSS (DX), Y12
+	VSUBPS       Y12, Y11, Y11
+	VBROADCASTSS (CX), Y12
+	VMULPS       Y12, Y11, Y11
+	VCVTPS2PD    32(AX), Y12
 	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y2
-	VFMADD231PD  Y14, Y14, Y4
-	VFMADD231PD  Y13, Y14, Y6
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
+	VFMADD231PD  Y12, Y12, Y2
+	VFMADD231PD  Y13, Y13, Y4
+	VFMADD231PD  Y12, Y13, Y6
+	VSUBPD       Y13, Y12, Y12
+	VANDPD       Y10, Y12, Y13
 	VMAXPD       Y13, Y8, Y8
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y0, Y0
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y0, Y0
+	VCVTPS2PD    48(AX), Y12
 	VEXTRACTF128 $0x01, Y11, X11
 	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y3
-	VFMADD231PD  Y12, Y12, Y5
-	VFMADD231PD  Y11, Y12, Y7
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
+	VFMADD231PD  Y12, Y12, Y3
+	VFMADD231PD  Y11, Y11, Y5
+	VFMADD231PD  Y12, Y11, Y7
+	VSUBPD       Y11, Y12, Y12
+	VANDPD       Y10, Y12, Y11
 	VMAXPD       Y11, Y9, Y9
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y1, Y1
-	VMOVUPS      64(AX), Y11
-	VPMOVZXBD    16(BX), Y12
-	VCVTDQ2PS    Y12, Y12
-	VBROADCASTSS (DX), Y13
-	VSUBPS       Y13, Y12, Y12
-	VBROADCASTSS (CX), Y13
-	VMULPS       Y13, Y12, Y12
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y1, Y1
+	VPMOVZXBD    16(BX), Y11
+	VCVTDQ2PS    Y11, Y11
+	VBROADCASTSS (DX), Y12
+	VSUBPS       Y12, Y11, Y11
+	VBROADCASTSS (CX), Y12
+	VMULPS       Y12, Y11, Y11
+	VCVTPS2PD    64(AX), Y12
 	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y2
-	VFMADD231PD  Y14, Y14, Y4
-	VFMADD231PD  Y13, Y14, Y6
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
+	VFMADD231PD  Y12, Y12, Y2
+	VFMADD231PD  Y13, Y13, Y4
+	VFMADD231PD  Y12, Y13, Y6
+	VSUBPD       Y13, Y12, Y12
+	VANDPD       Y10, Y12, Y13
 	VMAXPD       Y13, Y8, Y8
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y0, Y0
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y0, Y0
+	VCVTPS2PD    80(AX), Y12
 	VEXTRACTF128 $0x01, Y11, X11
 	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y3
-	VFMADD231PD  Y12, Y12, Y5
-	VFMADD231PD  Y11, Y12, Y7
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
+	VFMADD231PD  Y12, Y12, Y3
+	VFMADD231PD  Y11, Y11, Y5
+	VFMADD231PD  Y12, Y11, Y7
+	VSUBPD       Y11, Y12, Y12
+	VANDPD       Y10, Y12, Y11
 	VMAXPD       Y11, Y9, Y9
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y1, Y1
-	VMOVUPS      96(AX), Y11
-	VPMOVZXBD    24(BX), Y12
-	VCVTDQ2PS    Y12, Y12
-	VBROADCASTSS (DX), Y13
-	VSUBPS       Y13, Y12, Y12
-	VBROADCASTSS (CX), Y13
-	VMULPS       Y13, Y12, Y12
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y1, Y1
+	PREFETCHT1   64(AX)(DI*1)
+	VPMOVZXBD    24(BX), Y11
+	VCVTDQ2PS    Y11, Y11
+	VBROADCASTSS (DX), Y12
+	VSUBPS       Y12, Y11, Y11
+	VBROADCASTSS (CX), Y12
+	VMULPS       Y12, Y11, Y11
+	VCVTPS2PD    96(AX), Y12
 	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y2
-	VFMADD231PD  Y14, Y14, Y4
-	VFMADD231PD  Y13, Y14, Y6
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
+	VFMADD231PD  Y12, Y12, Y2
+	VFMADD231PD  Y13, Y13, Y4
+	VFMADD231PD  Y12, Y13, Y6
+	VSUBPD       Y13, Y12, Y12
+	VANDPD       Y10, Y12, Y13
 	VMAXPD       Y13, Y8, Y8
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y0, Y0
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y0, Y0
+	VCVTPS2PD    112(AX), Y12
 	VEXTRACTF128 $0x01, Y11, X11
 	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y3
-	VFMADD231PD  Y12, Y12, Y5
-	VFMADD231PD  Y11, Y12, Y7
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
+	VFMADD231PD  Y12, Y12, Y3
+	VFMADD231PD  Y11, Y11, Y5
+	VFMADD231PD  Y12, Y11, Y7
+	VSUBPD       Y11, Y12, Y12
+	VANDPD       Y10, Y12, Y11
 	VMAXPD       Y11, Y9, Y9
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y1, Y1
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y1, Y1
 	ADDQ         $+128, AX
 	ADDQ         $+32, BX
-	SUBQ         $+32, R9
+	SUBQ         $+32, R10
 	JGE          four_steps
 
 four_steps_done:
-	ADDQ $+32, R9
-	SUBQ $+8, R9
+	ADDQ $+32, R10
+	SUBQ $+8, R10
 	JL   steps_done
 
 steps:
-	VMOVUPS      (AX), Y11
-	VPMOVZXBD    (BX), Y12
-	VCVTDQ2PS    Y12, Y12
-	VBROADCASTSS (DX), Y13
-	VSUBPS       Y13, Y12, Y12
-	VBROADCASTSS (CX), Y13
-	VMULPS       Y13, Y12, Y12
+	VPMOVZXBD    (BX), Y11
+	VCVTDQ2PS    Y11, Y11
+	VBROADCASTSS (DX), Y12
+	VSUBPS       Y12, Y11, Y11
+	VBROADCASTSS (CX), Y12
+	VMULPS       Y12, Y11, Y11
+	VCVTPS2PD    (AX), Y12
 	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y2
-	VFMADD231PD  Y14, Y14, Y4
-	VFMADD231PD  Y13, Y14, Y6
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
+	VFMADD231PD  Y12, Y12, Y2
+	VFMADD231PD  Y13, Y13, Y4
+	VFMADD231PD  Y12, Y13, Y6
+	VSUBPD       Y13, Y12, Y12
+	VANDPD       Y10, Y12, Y13
 	VMAXPD       Y13, Y8, Y8
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y0, Y0
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y0, Y0
+	VCVTPS2PD    16(AX), Y12
 	VEXTRACTF128 $0x01, Y11, X11
 	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y3
-	VFMADD231PD  Y12, Y12, Y5
-	VFMADD231PD  Y11, Y12, Y7
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
+	VFMADD231PD  Y12, Y12, Y3
+	VFMADD231PD  Y11, Y11, Y5
+	VFMADD231PD  Y12, Y11, Y7
+	VSUBPD       Y11, Y12, Y12
+	VANDPD       Y10, Y12, Y11
 	VMAXPD       Y11, Y9, Y9
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y1, Y1
+	VMULPD       Y12, Y12, Y12
+	VADDPD       Y12, Y1, Y1
 	ADDQ         $+32, AX
 	ADDQ         $+8, BX
-	SUBQ         $+8, R9
+	SUBQ         $+8, R10
 	JGE          steps
 
 steps_done:
-	ADDQ $+8, R9
+	ADDQ $+8, R10
 	ADDQ $+4, CX
 	ADDQ $+4, DX
-	DECQ DI
+	DECQ R8
 	JMP  sums_group
 
 sums_done:
@@ -974,12 +967,13 @@ sums_done:
 	VZEROUPPER
 	RET
 
-// func rangesFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+// func rangesFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV, F16C
-TEXT ·rangesFloat16AVX2(SB), NOSPLIT, $0-41
+TEXT ·rangesFloat16AVX2(SB), NOSPLIT, $0-49
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         ahead+40(FP), BX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
 	VBROADCASTSS magnitudes16<>+0(SB), Y0
@@ -1361,7 +1355,7 @@ ranges_done:
 	CMPL  DI, $0xf8000000
 	SETCC AL
 	VZEROUPPER
-	MOVB  AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+48(FP)
 	RET
 
 // func codeFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -1424,7 +1418,6 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT1   (AX)(SI*1)
 	VCVTPH2PS    (AX), Y6
 	VMULPS       Y4, Y6, Y6
 	VADDPS       Y5, Y6, Y6
@@ -1451,14 +1444,15 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func sumsFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
-// Requires: AVX, AVX2, F16C, FMA3
-TEXT ·sumsFloat16AVX2(SB), NOSPLIT, $0-56
+// func sumsFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
+// Requires: AVX, AVX2, F16C, FMA3, MMX+
+TEXT ·sumsFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         scale+24(FP), CX
 	MOVQ         zeroPoint+32(FP), DX
 	MOVQ         codes+40(FP), BX
 	MOVQ         sums+48(FP), SI
+	MOVQ         ahead+56(FP), DI
 	VMOVUPD      (SI), Y0
 	VMOVUPD      32(SI), Y1
 	VMOVUPD      64(SI), Y2
@@ -1470,14 +1464,14 @@ TEXT ·sumsFloat16AVX2(SB), NOSPLIT, $0-56
 	VMOVUPD      256(SI), Y8
 	VMOVUPD      288(SI), Y9
 	VBROADCASTSD magnitudeMask<>+0(SB), Y10
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ         groups+8(FP), R8
+	MOVQ         groupSize+16(FP), R9
 
 sums_group:
-	TESTQ DI, DI
+	TESTQ R8, R8
 	JZ    sums_done
-	MOVQ  R8, R9
-	SUBQ  $+32, R9
+	MOVQ  R9, R10
+	SUBQ  $+32, R10
 	JL    four_steps_done
 
 four_steps:
@@ -1494,8 +1488,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -1506,8 +1500,8 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	VCVTPH2PS    16(AX), Y11
@@ -1523,8 +1517,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -1535,8 +1529,8 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	VCVTPH2PS    32(AX), Y11
@@ -1552,8 +1546,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -1564,10 +1558,11 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
+	PREFETCHT1   (AX)(DI*1)
 	VCVTPH2PS    48(AX), Y11
 	VPMOVZXBD    24(BX), Y12
 	VCVTDQ2PS    Y12, Y12
@@ -1581,8 +1576,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -1593,18 +1588,18 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	ADDQ         $+64, AX
 	ADDQ         $+32, BX
-	SUBQ         $+32, R9
+	SUBQ         $+32, R10
 	JGE          four_steps
 
 four_steps_done:
-	ADDQ $+32, R9
-	SUBQ $+8, R9
+	ADDQ $+32, R10
+	SUBQ $+8, R10
 	JL   steps_done
 
 steps:
@@ -1621,8 +1616,8 @@ steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -1633,20 +1628,20 @@ steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	ADDQ         $+16, AX
 	ADDQ         $+8, BX
-	SUBQ         $+8, R9
+	SUBQ         $+8, R10
 	JGE          steps
 
 steps_done:
-	ADDQ $+8, R9
+	ADDQ $+8, R10
 	ADDQ $+4, CX
 	ADDQ $+4, DX
-	DECQ DI
+	DECQ R8
 	JMP  sums_group
 
 sums_done:
@@ -1663,12 +1658,13 @@ sums_done:
 	VZEROUPPER
 	RET
 
-// func rangesBFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+// func rangesBFloat16AVX2(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 // Requires: AVX, AVX2, CMOV
-TEXT ·rangesBFloat16AVX2(SB), NOSPLIT, $0-41
+TEXT ·rangesBFloat16AVX2(SB), NOSPLIT, $0-49
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         ahead+40(FP), BX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
 	VBROADCASTSS magnitudes16<>+0(SB), Y0
@@ -2036,7 +2032,7 @@ ranges_done:
 	CMPL  DI, $0xff000000
 	SETCC AL
 	VZEROUPPER
-	MOVB  AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+48(FP)
 	RET
 
 // func codeBFloat16AVX2(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -2104,7 +2100,6 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT1   (AX)(SI*1)
 	VPMOVZXWD    (AX), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VMULPS       Y6, Y8, Y8
@@ -2132,14 +2127,15 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func sumsBFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
-// Requires: AVX, AVX2, FMA3
-TEXT ·sumsBFloat16AVX2(SB), NOSPLIT, $0-56
+// func sumsBFloat16AVX2(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·sumsBFloat16AVX2(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         scale+24(FP), CX
 	MOVQ         zeroPoint+32(FP), DX
 	MOVQ         codes+40(FP), BX
 	MOVQ         sums+48(FP), SI
+	MOVQ         ahead+56(FP), DI
 	VMOVUPD      (SI), Y0
 	VMOVUPD      32(SI), Y1
 	VMOVUPD      64(SI), Y2
@@ -2151,14 +2147,14 @@ TEXT ·sumsBFloat16AVX2(SB), NOSPLIT, $0-56
 	VMOVUPD      256(SI), Y8
 	VMOVUPD      288(SI), Y9
 	VBROADCASTSD magnitudeMask<>+0(SB), Y10
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ         groups+8(FP), R8
+	MOVQ         groupSize+16(FP), R9
 
 sums_group:
-	TESTQ DI, DI
+	TESTQ R8, R8
 	JZ    sums_done
-	MOVQ  R8, R9
-	SUBQ  $+32, R9
+	MOVQ  R9, R10
+	SUBQ  $+32, R10
 	JL    four_steps_done
 
 four_steps:
@@ -2176,8 +2172,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -2188,8 +2184,8 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	VPMOVZXWD    16(AX), Y11
@@ -2206,8 +2202,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -2218,8 +2214,8 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	VPMOVZXWD    32(AX), Y11
@@ -2236,8 +2232,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -2248,10 +2244,11 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
+	PREFETCHT1   (AX)(DI*1)
 	VPMOVZXWD    48(AX), Y11
 	VPSLLD       $0x10, Y11, Y11
 	VPMOVZXBD    24(BX), Y12
@@ -2266,8 +2263,8 @@ four_steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -2278,18 +2275,18 @@ four_steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	ADDQ         $+64, AX
 	ADDQ         $+32, BX
-	SUBQ         $+32, R9
+	SUBQ         $+32, R10
 	JGE          four_steps
 
 four_steps_done:
-	ADDQ $+32, R9
-	SUBQ $+8, R9
+	ADDQ $+32, R10
+	SUBQ $+8, R10
 	JL   steps_done
 
 steps:
@@ -2307,8 +2304,8 @@ steps:
 	VFMADD231PD  Y14, Y14, Y4
 	VFMADD231PD  Y13, Y14, Y6
 	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y10, Y13, Y13
-	VMAXPD       Y13, Y8, Y8
+	VANDPD       Y10, Y13, Y14
+	VMAXPD       Y14, Y8, Y8
 	VMULPD       Y13, Y13, Y13
 	VADDPD       Y13, Y0, Y0
 	VEXTRACTF128 $0x01, Y11, X11
@@ -2319,20 +2316,20 @@ steps:
 	VFMADD231PD  Y12, Y12, Y5
 	VFMADD231PD  Y11, Y12, Y7
 	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y10, Y11, Y11
-	VMAXPD       Y11, Y9, Y9
+	VANDPD       Y10, Y11, Y12
+	VMAXPD       Y12, Y9, Y9
 	VMULPD       Y11, Y11, Y11
 	VADDPD       Y11, Y1, Y1
 	ADDQ         $+16, AX
 	ADDQ         $+8, BX
-	SUBQ         $+8, R9
+	SUBQ         $+8, R10
 	JGE          steps
 
 steps_done:
-	ADDQ $+8, R9
+	ADDQ $+8, R10
 	ADDQ $+4, CX
 	ADDQ $+4, DX
-	DECQ DI
+	DECQ R8
 	JMP  sums_group
 
 sums_done:
@@ -10367,106 +10364,90 @@ TEXT ·decodedSumsAVX2(SB), NOSPLIT, $0-32
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS      (AX), Y11
-	VMOVUPS      (CX), Y12
-	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y3
-	VFMADD231PD  Y14, Y14, Y5
-	VFMADD231PD  Y13, Y14, Y7
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y0, Y13, Y13
-	VMAXPD       Y13, Y9, Y9
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y1, Y1
-	VEXTRACTF128 $0x01, Y11, X11
-	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y4
-	VFMADD231PD  Y12, Y12, Y6
-	VFMADD231PD  Y11, Y12, Y8
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y0, Y11, Y11
-	VMAXPD       Y11, Y10, Y10
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y2, Y2
-	VMOVUPS      32(AX), Y11
-	VMOVUPS      32(CX), Y12
-	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y3
-	VFMADD231PD  Y14, Y14, Y5
-	VFMADD231PD  Y13, Y14, Y7
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y0, Y13, Y13
-	VMAXPD       Y13, Y9, Y9
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y1, Y1
-	VEXTRACTF128 $0x01, Y11, X11
-	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y4
-	VFMADD231PD  Y12, Y12, Y6
-	VFMADD231PD  Y11, Y12, Y8
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y0, Y11, Y11
-	VMAXPD       Y11, Y10, Y10
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y2, Y2
-	VMOVUPS      64(AX), Y11
-	VMOVUPS      64(CX), Y12
-	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y3
-	VFMADD231PD  Y14, Y14, Y5
-	VFMADD231PD  Y13, Y14, Y7
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y0, Y13, Y13
-	VMAXPD       Y13, Y9, Y9
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y1, Y1
-	VEXTRACTF128 $0x01, Y11, X11
-	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y4
-	VFMADD231PD  Y12, Y12, Y6
-	VFMADD231PD  Y11, Y12, Y8
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y0, Y11, Y11
-	VMAXPD       Y11, Y10, Y10
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y2, Y2
-	VMOVUPS      96(AX), Y11
-	VMOVUPS      96(CX), Y12
-	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y3
-	VFMADD231PD  Y14, Y14, Y5
-	VFMADD231PD  Y13, Y14, Y7
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y0, Y13, Y13
-	VMAXPD       Y13, Y9, Y9
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y1, Y1
-	VEXTRACTF128 $0x01, Y11, X11
-	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y4
-	VFMADD231PD  Y12, Y12, Y6
-	VFMADD231PD  Y11, Y12, Y8
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y0, Y11, Y11
-	VMAXPD       Y11, Y10, Y10
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y2, Y2
-	ADDQ         $+128, AX
-	ADDQ         $+128, CX
-	SUBQ         $+32, BX
-	JGE          four_steps
+	VCVTPS2PD   (AX), Y11
+	VCVTPS2PD   (CX), Y12
+	VFMADD231PD Y11, Y11, Y3
+	VFMADD231PD Y12, Y12, Y5
+	VFMADD231PD Y11, Y12, Y7
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y9, Y9
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y1, Y1
+	VCVTPS2PD   16(AX), Y11
+	VCVTPS2PD   16(CX), Y12
+	VFMADD231PD Y11, Y11, Y4
+	VFMADD231PD Y12, Y12, Y6
+	VFMADD231PD Y11, Y12, Y8
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y10, Y10
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y2, Y2
+	VCVTPS2PD   32(AX), Y11
+	VCVTPS2PD   32(CX), Y12
+	VFMADD231PD Y11, Y11, Y3
+	VFMADD231PD Y12, Y12, Y5
+	VFMADD231PD Y11, Y12, Y7
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y9, Y9
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y1, Y1
+	VCVTPS2PD   48(AX), Y11
+	VCVTPS2PD   48(CX), Y12
+	VFMADD231PD Y11, Y11, Y4
+	VFMADD231PD Y12, Y12, Y6
+	VFMADD231PD Y11, Y12, Y8
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y10, Y10
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y2, Y2
+	VCVTPS2PD   64(AX), Y11
+	VCVTPS2PD   64(CX), Y12
+	VFMADD231PD Y11, Y11, Y3
+	VFMADD231PD Y12, Y12, Y5
+	VFMADD231PD Y11, Y12, Y7
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y9, Y9
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y1, Y1
+	VCVTPS2PD   80(AX), Y11
+	VCVTPS2PD   80(CX), Y12
+	VFMADD231PD Y11, Y11, Y4
+	VFMADD231PD Y12, Y12, Y6
+	VFMADD231PD Y11, Y12, Y8
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y10, Y10
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y2, Y2
+	VCVTPS2PD   96(AX), Y11
+	VCVTPS2PD   96(CX), Y12
+	VFMADD231PD Y11, Y11, Y3
+	VFMADD231PD Y12, Y12, Y5
+	VFMADD231PD Y11, Y12, Y7
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y9, Y9
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y1, Y1
+	VCVTPS2PD   112(AX), Y11
+	VCVTPS2PD   112(CX), Y12
+	VFMADD231PD Y11, Y11, Y4
+	VFMADD231PD Y12, Y12, Y6
+	VFMADD231PD Y11, Y12, Y8
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y10, Y10
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y2, Y2
+	ADDQ        $+128, AX
+	ADDQ        $+128, CX
+	SUBQ        $+32, BX
+	JGE         four_steps
 
 four_steps_done:
 	ADDQ $+32, BX
@@ -10474,34 +10455,30 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VMOVUPS      (AX), Y11
-	VMOVUPS      (CX), Y12
-	VCVTPS2PD    X11, Y13
-	VCVTPS2PD    X12, Y14
-	VFMADD231PD  Y13, Y13, Y3
-	VFMADD231PD  Y14, Y14, Y5
-	VFMADD231PD  Y13, Y14, Y7
-	VSUBPD       Y14, Y13, Y13
-	VANDPD       Y0, Y13, Y13
-	VMAXPD       Y13, Y9, Y9
-	VMULPD       Y13, Y13, Y13
-	VADDPD       Y13, Y1, Y1
-	VEXTRACTF128 $0x01, Y11, X11
-	VCVTPS2PD    X11, Y11
-	VEXTRACTF128 $0x01, Y12, X12
-	VCVTPS2PD    X12, Y12
-	VFMADD231PD  Y11, Y11, Y4
-	VFMADD231PD  Y12, Y12, Y6
-	VFMADD231PD  Y11, Y12, Y8
-	VSUBPD       Y12, Y11, Y11
-	VANDPD       Y0, Y11, Y11
-	VMAXPD       Y11, Y10, Y10
-	VMULPD       Y11, Y11, Y11
-	VADDPD       Y11, Y2, Y2
-	ADDQ         $+32, AX
-	ADDQ         $+32, CX
-	SUBQ         $+8, BX
-	JGE          steps
+	VCVTPS2PD   (AX), Y11
+	VCVTPS2PD   (CX), Y12
+	VFMADD231PD Y11, Y11, Y3
+	VFMADD231PD Y12, Y12, Y5
+	VFMADD231PD Y11, Y12, Y7
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y9, Y9
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y1, Y1
+	VCVTPS2PD   16(AX), Y11
+	VCVTPS2PD   16(CX), Y12
+	VFMADD231PD Y11, Y11, Y4
+	VFMADD231PD Y12, Y12, Y6
+	VFMADD231PD Y11, Y12, Y8
+	VSUBPD      Y12, Y11, Y11
+	VANDPD      Y0, Y11, Y12
+	VMAXPD      Y12, Y10, Y10
+	VMULPD      Y11, Y11, Y11
+	VADDPD      Y11, Y2, Y2
+	ADDQ        $+32, AX
+	ADDQ        $+32, CX
+	SUBQ        $+8, BX
+	JGE         steps
 
 steps_done:
 	ADDQ    $+8, BX
@@ -10637,19 +10614,20 @@ group1:
 	VZEROUPPER
 	RET
 
-// func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
-// Requires: AVX, AVX2, AVX512F, CMOV
-TEXT ·rangesFloat32AVX512(SB), NOSPLIT, $0-41
+// func rangesFloat32AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
+// Requires: AVX, AVX2, AVX512F, CMOV, MMX+
+TEXT ·rangesFloat32AVX512(SB), NOSPLIT, $0-49
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
-	MOVQ         groups+8(FP), BX
-	MOVQ         groupSize+16(FP), SI
+	MOVQ         ahead+40(FP), BX
+	MOVQ         groups+8(FP), SI
+	MOVQ         groupSize+16(FP), DI
 	VBROADCASTSS magnitude32<>+0(SB), Z0
 	VPXORD       Z1, Z1, Z1
-	CMPQ         SI, $+16
+	CMPQ         DI, $+16
 	JNE          together16_other
-	SUBQ         $+16, BX
+	SUBQ         $+16, SI
 	JL           together16_few
 
 together16:
@@ -10806,16 +10784,16 @@ together16:
 	VPMAXUD    Z5, Z1, Z1
 	ADDQ       $+64, DX
 	ADDQ       $+1024, AX
-	SUBQ       $+16, BX
+	SUBQ       $+16, SI
 	JGE        together16
 
 together16_few:
-	ADDQ $+16, BX
+	ADDQ $+16, SI
 
 together16_other:
-	CMPQ SI, $+32
+	CMPQ DI, $+32
 	JNE  together32_other
-	SUBQ $+16, BX
+	SUBQ $+16, SI
 	JL   together32_few
 
 together32:
@@ -11084,11 +11062,11 @@ together32:
 	VPMAXUD    Z2, Z1, Z1
 	ADDQ       $+64, DX
 	ADDQ       $+2048, AX
-	SUBQ       $+16, BX
+	SUBQ       $+16, SI
 	JGE        together32
 
 together32_few:
-	ADDQ $+16, BX
+	ADDQ $+16, SI
 
 together32_other:
 	VEXTRACTI64X4 $0x01, Z1, Y0
@@ -11099,45 +11077,47 @@ together32_other:
 	VPMAXUD       X0, X1, X1
 	VPSHUFD       $0x01, X1, X0
 	VPMAXUD       X0, X1, X1
-	VMOVD         X1, DI
-	ADDL          DI, DI
+	VMOVD         X1, R8
+	ADDL          R8, R8
 	VBROADCASTSS  signBit<>+0(SB), Z0
 	VBROADCASTSS  allOnes<>+0(SB), Z1
 
 ranges_group:
-	TESTQ   BX, BX
+	TESTQ   SI, SI
 	JZ      ranges_done
 	VPXORD  Z4, Z4, Z4
 	VMOVAPS Z0, Z2
 	VMOVAPS Z1, Z3
-	MOVQ    SI, R8
-	SUBQ    $+64, R8
+	MOVQ    DI, R9
+	SUBQ    $+64, R9
 	JL      four_steps_done
 
 four_steps:
-	VMOVUPS (AX), Z5
-	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z4, Z4
-	VPMINUD Z5, Z3, Z3
-	VMOVUPS 64(AX), Z5
-	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z4, Z4
-	VPMINUD Z5, Z3, Z3
-	VMOVUPS 128(AX), Z5
-	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z4, Z4
-	VPMINUD Z5, Z3, Z3
-	VMOVUPS 192(AX), Z5
-	VPMAXSD Z5, Z2, Z2
-	VPMAXUD Z5, Z4, Z4
-	VPMINUD Z5, Z3, Z3
-	ADDQ    $+256, AX
-	SUBQ    $+64, R8
-	JGE     four_steps
+	PREFETCHT1 (AX)(BX*1)
+	PREFETCHT1 64(AX)(BX*1)
+	VMOVUPS    (AX), Z5
+	VPMAXSD    Z5, Z2, Z2
+	VPMAXUD    Z5, Z4, Z4
+	VPMINUD    Z5, Z3, Z3
+	VMOVUPS    64(AX), Z5
+	VPMAXSD    Z5, Z2, Z2
+	VPMAXUD    Z5, Z4, Z4
+	VPMINUD    Z5, Z3, Z3
+	VMOVUPS    128(AX), Z5
+	VPMAXSD    Z5, Z2, Z2
+	VPMAXUD    Z5, Z4, Z4
+	VPMINUD    Z5, Z3, Z3
+	VMOVUPS    192(AX), Z5
+	VPMAXSD    Z5, Z2, Z2
+	VPMAXUD    Z5, Z4, Z4
+	VPMINUD    Z5, Z3, Z3
+	ADDQ       $+256, AX
+	SUBQ       $+64, R9
+	JGE        four_steps
 
 four_steps_done:
-	ADDQ $+64, R8
-	SUBQ $+16, R8
+	ADDQ $+64, R9
+	SUBQ $+16, R9
 	JL   steps_done
 
 steps:
@@ -11146,12 +11126,12 @@ steps:
 	VPMAXUD Z5, Z4, Z4
 	VPMINUD Z5, Z3, Z3
 	ADDQ    $+64, AX
-	SUBQ    $+16, R8
+	SUBQ    $+16, R9
 	JGE     steps
 
 steps_done:
-	ADDQ            $+16, R8
-	TESTQ           R8, R8
+	ADDQ            $+16, R9
+	TESTQ           R9, R9
 	JZ              no_rest
 	VBROADCASTI64X4 (AX), Z5
 	VPMAXSD         Z5, Z2, Z2
@@ -11168,7 +11148,7 @@ no_rest:
 	VPMAXUD       X5, X6, X6
 	VPSHUFD       $0x01, X6, X5
 	VPMAXUD       X5, X6, X6
-	VMOVD         X6, R8
+	VMOVD         X6, R9
 	VEXTRACTI64X4 $0x01, Z2, Y5
 	VPMAXSD       Y5, Y2, Y5
 	VEXTRACTI128  $0x01, Y5, X2
@@ -11177,7 +11157,7 @@ no_rest:
 	VPMAXSD       X5, X2, X2
 	VPSHUFD       $0x01, X2, X5
 	VPMAXSD       X5, X2, X2
-	VMOVD         X2, R9
+	VMOVD         X2, R10
 	VEXTRACTI64X4 $0x01, Z3, Y2
 	VPMINUD       Y2, Y3, Y2
 	VEXTRACTI128  $0x01, Y2, X3
@@ -11186,31 +11166,31 @@ no_rest:
 	VPMINUD       X2, X3, X3
 	VPSHUFD       $0x01, X3, X2
 	VPMINUD       X2, X3, X3
-	VMOVD         X3, R10
-	MOVL          R8, R11
-	ADDL          R11, R11
-	CMPL          R11, DI
-	CMOVLHI       R11, DI
-	MOVL          R9, R11
-	ADDL          R11, R11
-	CMPL          R11, DI
-	CMOVLHI       R11, DI
-	TESTL         R8, R8
-	CMOVLPL       R10, R8
+	VMOVD         X3, R11
+	MOVL          R9, R12
+	ADDL          R12, R12
+	CMPL          R12, R8
+	CMOVLHI       R12, R8
+	MOVL          R10, R12
+	ADDL          R12, R12
+	CMPL          R12, R8
+	CMOVLHI       R12, R8
 	TESTL         R9, R9
-	CMOVLMI       R10, R9
-	MOVL          R8, (CX)
-	MOVL          R9, (DX)
+	CMOVLPL       R11, R9
+	TESTL         R10, R10
+	CMOVLMI       R11, R10
+	MOVL          R9, (CX)
+	MOVL          R10, (DX)
 	ADDQ          $+4, CX
 	ADDQ          $+4, DX
-	DECQ          BX
+	DECQ          SI
 	JMP           ranges_group
 
 ranges_done:
-	CMPL  DI, $0xff000000
+	CMPL  R8, $0xff000000
 	SETCC AL
 	VZEROUPPER
-	MOVB  AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+48(FP)
 	RET
 
 // func codeFloat32AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -11239,8 +11219,6 @@ code_group:
 	JL           four_steps_done
 
 four_steps:
-	PREFETCHT1 (AX)(SI*1)
-	PREFETCHT1 64(AX)(SI*1)
 	PREFETCHT1 128(AX)(SI*1)
 	PREFETCHT1 192(AX)(SI*1)
 	VMOVUPS    (AX), Z6
@@ -11290,19 +11268,18 @@ steps:
 	JGE        steps
 
 steps_done:
-	ADDQ       $+16, R9
-	TESTQ      R9, R9
-	JZ         no_rest
-	PREFETCHT1 (AX)(SI*1)
-	VMOVUPS    (AX), Y6
-	VMULPS     Y4, Y6, Y6
-	VADDPS     Y5, Y6, Y6
-	VCVTPS2DQ  Y6, Y6
-	VPMAXSD    Y1, Y6, Y6
-	VPMINSD    Y0, Y6, Y6
-	VPMOVDB    Y6, (BX)
-	ADDQ       $+32, AX
-	ADDQ       $+8, BX
+	ADDQ      $+16, R9
+	TESTQ     R9, R9
+	JZ        no_rest
+	VMOVUPS   (AX), Y6
+	VMULPS    Y4, Y6, Y6
+	VADDPS    Y5, Y6, Y6
+	VCVTPS2DQ Y6, Y6
+	VPMAXSD   Y1, Y6, Y6
+	VPMINSD   Y0, Y6, Y6
+	VPMOVDB   Y6, (BX)
+	ADDQ      $+32, AX
+	ADDQ      $+8, BX
 
 no_rest:
 	ADDQ $+4, CX
@@ -11314,211 +11291,195 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func sumsFloat32AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F
-TEXT ·sumsFloat32AVX512(SB), NOSPLIT, $0-56
+// func sumsFloat32AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, MMX+
+TEXT ·sumsFloat32AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         scale+24(FP), CX
 	MOVQ         zeroPoint+32(FP), DX
 	MOVQ         codes+40(FP), BX
 	MOVQ         sums+48(FP), SI
+	MOVQ         ahead+56(FP), DI
 	VMOVUPD      (SI), Z0
 	VMOVUPD      64(SI), Z1
 	VMOVUPD      128(SI), Z2
 	VMOVUPD      192(SI), Z3
 	VMOVUPD      256(SI), Z4
 	VBROADCASTSD magnitudeMask<>+0(SB), Z5
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ         groups+8(FP), R8
+	MOVQ         groupSize+16(FP), R9
 
 sums_group:
-	TESTQ DI, DI
+	TESTQ R8, R8
 	JZ    sums_done
-	MOVQ  R8, R9
-	SUBQ  $+64, R9
+	MOVQ  R9, R10
+	SUBQ  $+64, R10
 	JL    four_steps_done
 
 four_steps:
-	VMOVUPS       (AX), Z6
-	VPMOVZXBD     (BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
+	PREFETCHT1    (AX)(DI*1)
+	VPMOVZXBD     (BX), Z5
+	VCVTDQ2PS     Z5, Z5
+	VBROADCASTSS  (DX), Z6
+	VSUBPS        Z6, Z5, Z5
+	VBROADCASTSS  (CX), Z6
+	VMULPS        Z6, Z5, Z5
+	VCVTPS2PD     (AX), Z6
+	VCVTPS2PD     Y5, Z7
 	VFMADD231PD   Z6, Z6, Z1
 	VFMADD231PD   Z7, Z7, Z2
 	VFMADD231PD   Z6, Z7, Z3
 	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
+	VRANGEPD      $0x0b, Z6, Z4, Z4
 	VMULPD        Z6, Z6, Z6
 	VADDPD        Z6, Z0, Z0
-	VMOVUPS       64(AX), Z6
-	VPMOVZXBD     16(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
+	VCVTPS2PD     32(AX), Z6
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
+	VFMADD231PD   Z5, Z5, Z2
+	VFMADD231PD   Z6, Z5, Z3
+	VSUBPD        Z5, Z6, Z6
+	VRANGEPD      $0x0b, Z6, Z4, Z4
 	VMULPD        Z6, Z6, Z6
 	VADDPD        Z6, Z0, Z0
-	VMOVUPS       128(AX), Z6
-	VPMOVZXBD     32(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
+	PREFETCHT1    64(AX)(DI*1)
+	VPMOVZXBD     16(BX), Z5
+	VCVTDQ2PS     Z5, Z5
+	VBROADCASTSS  (DX), Z6
+	VSUBPS        Z6, Z5, Z5
+	VBROADCASTSS  (CX), Z6
+	VMULPS        Z6, Z5, Z5
+	VCVTPS2PD     64(AX), Z6
+	VCVTPS2PD     Y5, Z7
 	VFMADD231PD   Z6, Z6, Z1
 	VFMADD231PD   Z7, Z7, Z2
 	VFMADD231PD   Z6, Z7, Z3
 	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
+	VRANGEPD      $0x0b, Z6, Z4, Z4
 	VMULPD        Z6, Z6, Z6
 	VADDPD        Z6, Z0, Z0
-	VMOVUPS       192(AX), Z6
-	VPMOVZXBD     48(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
+	VCVTPS2PD     96(AX), Z6
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
+	VFMADD231PD   Z6, Z6, Z1
+	VFMADD231PD   Z5, Z5, Z2
+	VFMADD231PD   Z6, Z5, Z3
+	VSUBPD        Z5, Z6, Z6
+	VRANGEPD      $0x0b, Z6, Z4, Z4
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z0, Z0
+	PREFETCHT1    128(AX)(DI*1)
+	VPMOVZXBD     32(BX), Z5
+	VCVTDQ2PS     Z5, Z5
+	VBROADCASTSS  (DX), Z6
+	VSUBPS        Z6, Z5, Z5
+	VBROADCASTSS  (CX), Z6
+	VMULPS        Z6, Z5, Z5
+	VCVTPS2PD     128(AX), Z6
+	VCVTPS2PD     Y5, Z7
 	VFMADD231PD   Z6, Z6, Z1
 	VFMADD231PD   Z7, Z7, Z2
 	VFMADD231PD   Z6, Z7, Z3
 	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
+	VRANGEPD      $0x0b, Z6, Z4, Z4
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z0, Z0
+	VCVTPS2PD     160(AX), Z6
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
+	VFMADD231PD   Z6, Z6, Z1
+	VFMADD231PD   Z5, Z5, Z2
+	VFMADD231PD   Z6, Z5, Z3
+	VSUBPD        Z5, Z6, Z6
+	VRANGEPD      $0x0b, Z6, Z4, Z4
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z0, Z0
+	PREFETCHT1    192(AX)(DI*1)
+	VPMOVZXBD     48(BX), Z5
+	VCVTDQ2PS     Z5, Z5
+	VBROADCASTSS  (DX), Z6
+	VSUBPS        Z6, Z5, Z5
+	VBROADCASTSS  (CX), Z6
+	VMULPS        Z6, Z5, Z5
+	VCVTPS2PD     192(AX), Z6
+	VCVTPS2PD     Y5, Z7
+	VFMADD231PD   Z6, Z6, Z1
+	VFMADD231PD   Z7, Z7, Z2
+	VFMADD231PD   Z6, Z7, Z3
+	VSUBPD        Z7, Z6, Z6
+	VRANGEPD      $0x0b, Z6, Z4, Z4
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z0, Z0
+	VCVTPS2PD     224(AX), Z6
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
+	VFMADD231PD   Z6, Z6, Z1
+	VFMADD231PD   Z5, Z5, Z2
+	VFMADD231PD   Z6, Z5, Z3
+	VSUBPD        Z5, Z6, Z6
+	VRANGEPD      $0x0b, Z6, Z4, Z4
 	VMULPD        Z6, Z6, Z6
 	VADDPD        Z6, Z0, Z0
 	ADDQ          $+256, AX
 	ADDQ          $+64, BX
-	SUBQ          $+64, R9
+	SUBQ          $+64, R10
 	JGE           four_steps
 
 four_steps_done:
-	ADDQ $+64, R9
-	SUBQ $+16, R9
+	ADDQ $+64, R10
+	SUBQ $+16, R10
 	JL   steps_done
 
 steps:
-	VMOVUPS       (AX), Z6
-	VPMOVZXBD     (BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
+	PREFETCHT1    (AX)(DI*1)
+	VPMOVZXBD     (BX), Z5
+	VCVTDQ2PS     Z5, Z5
+	VBROADCASTSS  (DX), Z6
+	VSUBPS        Z6, Z5, Z5
+	VBROADCASTSS  (CX), Z6
+	VMULPS        Z6, Z5, Z5
+	VCVTPS2PD     (AX), Z6
+	VCVTPS2PD     Y5, Z7
 	VFMADD231PD   Z6, Z6, Z1
 	VFMADD231PD   Z7, Z7, Z2
 	VFMADD231PD   Z6, Z7, Z3
 	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
+	VRANGEPD      $0x0b, Z6, Z4, Z4
+	VMULPD        Z6, Z6, Z6
+	VADDPD        Z6, Z0, Z0
+	VCVTPS2PD     32(AX), Z6
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
+	VFMADD231PD   Z6, Z6, Z1
+	VFMADD231PD   Z5, Z5, Z2
+	VFMADD231PD   Z6, Z5, Z3
+	VSUBPD        Z5, Z6, Z6
+	VRANGEPD      $0x0b, Z6, Z4, Z4
 	VMULPD        Z6, Z6, Z6
 	VADDPD        Z6, Z0, Z0
 	ADDQ          $+64, AX
 	ADDQ          $+16, BX
-	SUBQ          $+16, R9
+	SUBQ          $+16, R10
 	JGE           steps
 
 steps_done:
-	ADDQ         $+16, R9
-	TESTQ        R9, R9
+	ADDQ         $+16, R10
+	TESTQ        R10, R10
 	JZ           no_rest
-	VMOVUPS      (AX), Y6
-	VPMOVZXBD    (BX), Y7
-	VCVTDQ2PS    Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS (CX), Y8
-	VMULPS       Y8, Y7, Y7
-	VCVTPS2PD    Y6, Z6
-	VCVTPS2PD    Y7, Z7
+	VPMOVZXBD    (BX), Y5
+	VCVTDQ2PS    Y5, Y5
+	VBROADCASTSS (DX), Y6
+	VSUBPS       Y6, Y5, Y5
+	VBROADCASTSS (CX), Y6
+	VMULPS       Y6, Y5, Y5
+	VCVTPS2PD    (AX), Z6
+	VCVTPS2PD    Y5, Z5
 	VFMADD231PD  Z6, Z6, Z1
-	VFMADD231PD  Z7, Z7, Z2
-	VFMADD231PD  Z6, Z7, Z3
-	VSUBPD       Z7, Z6, Z6
-	VANDPD       Z5, Z6, Z6
-	VMAXPD       Z6, Z4, Z4
+	VFMADD231PD  Z5, Z5, Z2
+	VFMADD231PD  Z6, Z5, Z3
+	VSUBPD       Z5, Z6, Z6
+	VRANGEPD     $0x0b, Z6, Z4, Z4
 	VMULPD       Z6, Z6, Z6
 	VADDPD       Z6, Z0, Z0
 	ADDQ         $+32, AX
@@ -11527,7 +11488,7 @@ steps_done:
 no_rest:
 	ADDQ $+4, CX
 	ADDQ $+4, DX
-	DECQ DI
+	DECQ R8
 	JMP  sums_group
 
 sums_done:
@@ -11539,12 +11500,13 @@ sums_done:
 	VZEROUPPER
 	RET
 
-// func rangesFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+// func rangesFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, CMOV, F16C
-TEXT ·rangesFloat16AVX512(SB), NOSPLIT, $0-41
+TEXT ·rangesFloat16AVX512(SB), NOSPLIT, $0-49
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         ahead+40(FP), BX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
 	VBROADCASTSS magnitudes16<>+0(SB), Z0
@@ -12181,7 +12143,7 @@ ranges_done:
 	CMPL  DI, $0xf8000000
 	SETCC AL
 	VZEROUPPER
-	MOVB  AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+48(FP)
 	RET
 
 // func codeFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -12245,33 +12207,31 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT1 (AX)(SI*1)
-	VCVTPH2PS  (AX), Z6
-	VMULPS     Z4, Z6, Z6
-	VADDPS     Z5, Z6, Z6
-	VCVTPS2DQ  Z6, Z6
-	VPMAXSD    Z1, Z6, Z6
-	VPMINSD    Z0, Z6, Z6
-	VPMOVDB    Z6, (BX)
-	ADDQ       $+32, AX
-	ADDQ       $+16, BX
-	SUBQ       $+16, R9
-	JGE        steps
+	VCVTPH2PS (AX), Z6
+	VMULPS    Z4, Z6, Z6
+	VADDPS    Z5, Z6, Z6
+	VCVTPS2DQ Z6, Z6
+	VPMAXSD   Z1, Z6, Z6
+	VPMINSD   Z0, Z6, Z6
+	VPMOVDB   Z6, (BX)
+	ADDQ      $+32, AX
+	ADDQ      $+16, BX
+	SUBQ      $+16, R9
+	JGE       steps
 
 steps_done:
-	ADDQ       $+16, R9
-	TESTQ      R9, R9
-	JZ         no_rest
-	PREFETCHT1 (AX)(SI*1)
-	VCVTPH2PS  (AX), Y6
-	VMULPS     Y4, Y6, Y6
-	VADDPS     Y5, Y6, Y6
-	VCVTPS2DQ  Y6, Y6
-	VPMAXSD    Y1, Y6, Y6
-	VPMINSD    Y0, Y6, Y6
-	VPMOVDB    Y6, (BX)
-	ADDQ       $+16, AX
-	ADDQ       $+8, BX
+	ADDQ      $+16, R9
+	TESTQ     R9, R9
+	JZ        no_rest
+	VCVTPH2PS (AX), Y6
+	VMULPS    Y4, Y6, Y6
+	VADDPS    Y5, Y6, Y6
+	VCVTPS2DQ Y6, Y6
+	VPMAXSD   Y1, Y6, Y6
+	VPMINSD   Y0, Y6, Y6
+	VPMOVDB   Y6, (BX)
+	ADDQ      $+16, AX
+	ADDQ      $+8, BX
 
 no_rest:
 	ADDQ $+4, CX
@@ -12283,220 +12243,212 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func sumsFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, F16C
-TEXT ·sumsFloat16AVX512(SB), NOSPLIT, $0-56
+// func sumsFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, F16C, MMX+
+TEXT ·sumsFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         scale+24(FP), CX
 	MOVQ         zeroPoint+32(FP), DX
 	MOVQ         codes+40(FP), BX
 	MOVQ         sums+48(FP), SI
+	MOVQ         ahead+56(FP), DI
 	VMOVUPD      (SI), Z0
 	VMOVUPD      64(SI), Z1
 	VMOVUPD      128(SI), Z2
 	VMOVUPD      192(SI), Z3
 	VMOVUPD      256(SI), Z4
 	VBROADCASTSD magnitudeMask<>+0(SB), Z5
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ         groups+8(FP), R8
+	MOVQ         groupSize+16(FP), R9
 
 sums_group:
-	TESTQ DI, DI
+	TESTQ R8, R8
 	JZ    sums_done
-	MOVQ  R8, R9
-	SUBQ  $+64, R9
+	MOVQ  R9, R10
+	SUBQ  $+64, R10
 	JL    four_steps_done
 
 four_steps:
-	VCVTPH2PS     (AX), Z6
-	VPMOVZXBD     (BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VCVTPH2PS     (AX), Z5
+	VPMOVZXBD     (BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
-	VCVTPH2PS     32(AX), Z6
-	VPMOVZXBD     16(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	PREFETCHT1    (AX)(DI*1)
+	VCVTPH2PS     32(AX), Z5
+	VPMOVZXBD     16(BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
-	VCVTPH2PS     64(AX), Z6
-	VPMOVZXBD     32(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	VCVTPH2PS     64(AX), Z5
+	VPMOVZXBD     32(BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
-	VCVTPH2PS     96(AX), Z6
-	VPMOVZXBD     48(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	PREFETCHT1    64(AX)(DI*1)
+	VCVTPH2PS     96(AX), Z5
+	VPMOVZXBD     48(BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
 	ADDQ          $+128, AX
 	ADDQ          $+64, BX
-	SUBQ          $+64, R9
+	SUBQ          $+64, R10
 	JGE           four_steps
 
 four_steps_done:
-	ADDQ $+64, R9
-	SUBQ $+16, R9
+	ADDQ $+64, R10
+	SUBQ $+16, R10
 	JL   steps_done
 
 steps:
-	VCVTPH2PS     (AX), Z6
-	VPMOVZXBD     (BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VCVTPH2PS     (AX), Z5
+	VPMOVZXBD     (BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
 	ADDQ          $+32, AX
 	ADDQ          $+16, BX
-	SUBQ          $+16, R9
+	SUBQ          $+16, R10
 	JGE           steps
 
 steps_done:
-	ADDQ         $+16, R9
-	TESTQ        R9, R9
+	ADDQ         $+16, R10
+	TESTQ        R10, R10
 	JZ           no_rest
-	VCVTPH2PS    (AX), Y6
-	VPMOVZXBD    (BX), Y7
-	VCVTDQ2PS    Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS (CX), Y8
-	VMULPS       Y8, Y7, Y7
+	VCVTPH2PS    (AX), Y5
+	VPMOVZXBD    (BX), Y6
+	VCVTDQ2PS    Y6, Y6
+	VBROADCASTSS (DX), Y7
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y7, Y6, Y6
+	VCVTPS2PD    Y5, Z5
 	VCVTPS2PD    Y6, Z6
-	VCVTPS2PD    Y7, Z7
-	VFMADD231PD  Z6, Z6, Z1
-	VFMADD231PD  Z7, Z7, Z2
-	VFMADD231PD  Z6, Z7, Z3
-	VSUBPD       Z7, Z6, Z6
-	VANDPD       Z5, Z6, Z6
-	VMAXPD       Z6, Z4, Z4
-	VMULPD       Z6, Z6, Z6
-	VADDPD       Z6, Z0, Z0
+	VFMADD231PD  Z5, Z5, Z1
+	VFMADD231PD  Z6, Z6, Z2
+	VFMADD231PD  Z5, Z6, Z3
+	VSUBPD       Z6, Z5, Z5
+	VRANGEPD     $0x0b, Z5, Z4, Z4
+	VMULPD       Z5, Z5, Z5
+	VADDPD       Z5, Z0, Z0
 	ADDQ         $+16, AX
 	ADDQ         $+8, BX
 
 no_rest:
 	ADDQ $+4, CX
 	ADDQ $+4, DX
-	DECQ DI
+	DECQ R8
 	JMP  sums_group
 
 sums_done:
@@ -12508,12 +12460,13 @@ sums_done:
 	VZEROUPPER
 	RET
 
-// func rangesBFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32) (nonFinite bool)
+// func rangesBFloat16AVX512(weights *byte, groups int, groupSize int, lo *float32, hi *float32, ahead int) (nonFinite bool)
 // Requires: AVX, AVX2, AVX512BW, AVX512F, CMOV
-TEXT ·rangesBFloat16AVX512(SB), NOSPLIT, $0-41
+TEXT ·rangesBFloat16AVX512(SB), NOSPLIT, $0-49
 	MOVQ         weights+0(FP), AX
 	MOVQ         lo+24(FP), CX
 	MOVQ         hi+32(FP), DX
+	MOVQ         ahead+40(FP), BX
 	MOVQ         groups+8(FP), BX
 	MOVQ         groupSize+16(FP), SI
 	VBROADCASTSS magnitudes16<>+0(SB), Z0
@@ -13138,7 +13091,7 @@ ranges_done:
 	CMPL  DI, $0xff000000
 	SETCC AL
 	VZEROUPPER
-	MOVB  AL, nonFinite+40(FP)
+	MOVB  AL, nonFinite+48(FP)
 	RET
 
 // func codeBFloat16AVX512(weights *byte, groups int, groupSize int, inverse *float32, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
@@ -13207,35 +13160,33 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	PREFETCHT1 (AX)(SI*1)
-	VPMOVZXWD  (AX), Z8
-	VPSLLD     $0x10, Z8, Z8
-	VMULPS     Z6, Z8, Z8
-	VADDPS     Z7, Z8, Z8
-	VCVTPS2DQ  Z8, Z8
-	VPMAXSD    Z1, Z8, Z8
-	VPMINSD    Z0, Z8, Z8
-	VPMOVDB    Z8, (BX)
-	ADDQ       $+32, AX
-	ADDQ       $+16, BX
-	SUBQ       $+16, R9
-	JGE        steps
+	VPMOVZXWD (AX), Z8
+	VPSLLD    $0x10, Z8, Z8
+	VMULPS    Z6, Z8, Z8
+	VADDPS    Z7, Z8, Z8
+	VCVTPS2DQ Z8, Z8
+	VPMAXSD   Z1, Z8, Z8
+	VPMINSD   Z0, Z8, Z8
+	VPMOVDB   Z8, (BX)
+	ADDQ      $+32, AX
+	ADDQ      $+16, BX
+	SUBQ      $+16, R9
+	JGE       steps
 
 steps_done:
-	ADDQ       $+16, R9
-	TESTQ      R9, R9
-	JZ         no_rest
-	PREFETCHT1 (AX)(SI*1)
-	VPMOVZXWD  (AX), Y8
-	VPSLLD     $0x10, Y8, Y8
-	VMULPS     Y6, Y8, Y8
-	VADDPS     Y7, Y8, Y8
-	VCVTPS2DQ  Y8, Y8
-	VPMAXSD    Y1, Y8, Y8
-	VPMINSD    Y0, Y8, Y8
-	VPMOVDB    Y8, (BX)
-	ADDQ       $+16, AX
-	ADDQ       $+8, BX
+	ADDQ      $+16, R9
+	TESTQ     R9, R9
+	JZ        no_rest
+	VPMOVZXWD (AX), Y8
+	VPSLLD    $0x10, Y8, Y8
+	VMULPS    Y6, Y8, Y8
+	VADDPS    Y7, Y8, Y8
+	VCVTPS2DQ Y8, Y8
+	VPMAXSD   Y1, Y8, Y8
+	VPMINSD   Y0, Y8, Y8
+	VPMOVDB   Y8, (BX)
+	ADDQ      $+16, AX
+	ADDQ      $+8, BX
 
 no_rest:
 	ADDQ $+4, CX
@@ -13247,226 +13198,218 @@ code_done:
 	VZEROUPPER
 	RET
 
-// func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64)
-// Requires: AVX, AVX2, AVX512DQ, AVX512F
-TEXT ·sumsBFloat16AVX512(SB), NOSPLIT, $0-56
+// func sumsBFloat16AVX512(weights *byte, groups int, groupSize int, scale *float32, zeroPoint *float32, codes *byte, sums *float64, ahead int)
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, MMX+
+TEXT ·sumsBFloat16AVX512(SB), NOSPLIT, $0-64
 	MOVQ         weights+0(FP), AX
 	MOVQ         scale+24(FP), CX
 	MOVQ         zeroPoint+32(FP), DX
 	MOVQ         codes+40(FP), BX
 	MOVQ         sums+48(FP), SI
+	MOVQ         ahead+56(FP), DI
 	VMOVUPD      (SI), Z0
 	VMOVUPD      64(SI), Z1
 	VMOVUPD      128(SI), Z2
 	VMOVUPD      192(SI), Z3
 	VMOVUPD      256(SI), Z4
 	VBROADCASTSD magnitudeMask<>+0(SB), Z5
-	MOVQ         groups+8(FP), DI
-	MOVQ         groupSize+16(FP), R8
+	MOVQ         groups+8(FP), R8
+	MOVQ         groupSize+16(FP), R9
 
 sums_group:
-	TESTQ DI, DI
+	TESTQ R8, R8
 	JZ    sums_done
-	MOVQ  R8, R9
-	SUBQ  $+64, R9
+	MOVQ  R9, R10
+	SUBQ  $+64, R10
 	JL    four_steps_done
 
 four_steps:
-	VPMOVZXWD     (AX), Z6
-	VPSLLD        $0x10, Z6, Z6
-	VPMOVZXBD     (BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VPMOVZXWD     (AX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXBD     (BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
-	VPMOVZXWD     32(AX), Z6
-	VPSLLD        $0x10, Z6, Z6
-	VPMOVZXBD     16(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	PREFETCHT1    (AX)(DI*1)
+	VPMOVZXWD     32(AX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXBD     16(BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
-	VPMOVZXWD     64(AX), Z6
-	VPSLLD        $0x10, Z6, Z6
-	VPMOVZXBD     32(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	VPMOVZXWD     64(AX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXBD     32(BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
-	VPMOVZXWD     96(AX), Z6
-	VPSLLD        $0x10, Z6, Z6
-	VPMOVZXBD     48(BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	PREFETCHT1    64(AX)(DI*1)
+	VPMOVZXWD     96(AX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXBD     48(BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
 	ADDQ          $+128, AX
 	ADDQ          $+64, BX
-	SUBQ          $+64, R9
+	SUBQ          $+64, R10
 	JGE           four_steps
 
 four_steps_done:
-	ADDQ $+64, R9
-	SUBQ $+16, R9
+	ADDQ $+64, R10
+	SUBQ $+16, R10
 	JL   steps_done
 
 steps:
-	VPMOVZXWD     (AX), Z6
-	VPSLLD        $0x10, Z6, Z6
-	VPMOVZXBD     (BX), Z7
-	VCVTDQ2PS     Z7, Z7
-	VBROADCASTSS  (DX), Z8
-	VSUBPS        Z8, Z7, Z7
-	VBROADCASTSS  (CX), Z8
-	VMULPS        Z8, Z7, Z7
+	VPMOVZXWD     (AX), Z5
+	VPSLLD        $0x10, Z5, Z5
+	VPMOVZXBD     (BX), Z6
+	VCVTDQ2PS     Z6, Z6
+	VBROADCASTSS  (DX), Z7
+	VSUBPS        Z7, Z6, Z6
+	VBROADCASTSS  (CX), Z7
+	VMULPS        Z7, Z6, Z6
+	VCVTPS2PD     Y5, Z7
 	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z1
-	VFMADD231PD   Z9, Z9, Z2
-	VFMADD231PD   Z8, Z9, Z3
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z5, Z8, Z8
-	VMAXPD        Z8, Z4, Z4
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z0, Z0
+	VFMADD231PD   Z7, Z7, Z1
+	VFMADD231PD   Z8, Z8, Z2
+	VFMADD231PD   Z7, Z8, Z3
+	VSUBPD        Z8, Z7, Z7
+	VRANGEPD      $0x0b, Z7, Z4, Z4
+	VMULPD        Z7, Z7, Z7
+	VADDPD        Z7, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
 	VEXTRACTF64X4 $0x01, Z6, Y6
 	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z1
-	VFMADD231PD   Z7, Z7, Z2
-	VFMADD231PD   Z6, Z7, Z3
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z5, Z6, Z6
-	VMAXPD        Z6, Z4, Z4
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z0, Z0
+	VFMADD231PD   Z5, Z5, Z1
+	VFMADD231PD   Z6, Z6, Z2
+	VFMADD231PD   Z5, Z6, Z3
+	VSUBPD        Z6, Z5, Z5
+	VRANGEPD      $0x0b, Z5, Z4, Z4
+	VMULPD        Z5, Z5, Z5
+	VADDPD        Z5, Z0, Z0
 	ADDQ          $+32, AX
 	ADDQ          $+16, BX
-	SUBQ          $+16, R9
+	SUBQ          $+16, R10
 	JGE           steps
 
 steps_done:
-	ADDQ         $+16, R9
-	TESTQ        R9, R9
+	ADDQ         $+16, R10
+	TESTQ        R10, R10
 	JZ           no_rest
-	VPMOVZXWD    (AX), Y6
-	VPSLLD       $0x10, Y6, Y6
-	VPMOVZXBD    (BX), Y7
-	VCVTDQ2PS    Y7, Y7
-	VBROADCASTSS (DX), Y8
-	VSUBPS       Y8, Y7, Y7
-	VBROADCASTSS (CX), Y8
-	VMULPS       Y8, Y7, Y7
+	VPMOVZXWD    (AX), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VPMOVZXBD    (BX), Y6
+	VCVTDQ2PS    Y6, Y6
+	VBROADCASTSS (DX), Y7
+	VSUBPS       Y7, Y6, Y6
+	VBROADCASTSS (CX), Y7
+	VMULPS       Y7, Y6, Y6
+	VCVTPS2PD    Y5, Z5
 	VCVTPS2PD    Y6, Z6
-	VCVTPS2PD    Y7, Z7
-	VFMADD231PD  Z6, Z6, Z1
-	VFMADD231PD  Z7, Z7, Z2
-	VFMADD231PD  Z6, Z7, Z3
-	VSUBPD       Z7, Z6, Z6
-	VANDPD       Z5, Z6, Z6
-	VMAXPD       Z6, Z4, Z4
-	VMULPD       Z6, Z6, Z6
-	VADDPD       Z6, Z0, Z0
+	VFMADD231PD  Z5, Z5, Z1
+	VFMADD231PD  Z6, Z6, Z2
+	VFMADD231PD  Z5, Z6, Z3
+	VSUBPD       Z6, Z5, Z5
+	VRANGEPD     $0x0b, Z5, Z4, Z4
+	VMULPD       Z5, Z5, Z5
+	VADDPD       Z5, Z0, Z0
 	ADDQ         $+16, AX
 	ADDQ         $+8, BX
 
 no_rest:
 	ADDQ $+4, CX
 	ADDQ $+4, DX
-	DECQ DI
+	DECQ R8
 	JMP  sums_group
 
 sums_done:
@@ -20095,116 +20038,92 @@ TEXT ·decodedSumsAVX512(SB), NOSPLIT, $0-32
 	MOVQ         decoded+8(FP), CX
 	MOVQ         sums+24(FP), DX
 	VBROADCASTSD magnitudeMask<>+0(SB), Z0
-	VMOVUPD      (DX), Z1
-	VMOVUPD      64(DX), Z2
-	VMOVUPD      128(DX), Z3
-	VMOVUPD      192(DX), Z4
-	VMOVUPD      256(DX), Z5
+	VMOVUPD      (DX), Z0
+	VMOVUPD      64(DX), Z1
+	VMOVUPD      128(DX), Z2
+	VMOVUPD      192(DX), Z3
+	VMOVUPD      256(DX), Z4
 	MOVQ         n+16(FP), BX
 	SUBQ         $+64, BX
 	JL           four_steps_done
 
 four_steps:
-	VMOVUPS       (AX), Z6
-	VMOVUPS       (CX), Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z2
-	VFMADD231PD   Z9, Z9, Z3
-	VFMADD231PD   Z8, Z9, Z4
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z0, Z8, Z8
-	VMAXPD        Z8, Z5, Z5
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z2
-	VFMADD231PD   Z7, Z7, Z3
-	VFMADD231PD   Z6, Z7, Z4
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z0, Z6, Z6
-	VMAXPD        Z6, Z5, Z5
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z1, Z1
-	VMOVUPS       64(AX), Z6
-	VMOVUPS       64(CX), Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z2
-	VFMADD231PD   Z9, Z9, Z3
-	VFMADD231PD   Z8, Z9, Z4
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z0, Z8, Z8
-	VMAXPD        Z8, Z5, Z5
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z2
-	VFMADD231PD   Z7, Z7, Z3
-	VFMADD231PD   Z6, Z7, Z4
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z0, Z6, Z6
-	VMAXPD        Z6, Z5, Z5
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z1, Z1
-	VMOVUPS       128(AX), Z6
-	VMOVUPS       128(CX), Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z2
-	VFMADD231PD   Z9, Z9, Z3
-	VFMADD231PD   Z8, Z9, Z4
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z0, Z8, Z8
-	VMAXPD        Z8, Z5, Z5
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z2
-	VFMADD231PD   Z7, Z7, Z3
-	VFMADD231PD   Z6, Z7, Z4
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z0, Z6, Z6
-	VMAXPD        Z6, Z5, Z5
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z1, Z1
-	VMOVUPS       192(AX), Z6
-	VMOVUPS       192(CX), Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z2
-	VFMADD231PD   Z9, Z9, Z3
-	VFMADD231PD   Z8, Z9, Z4
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z0, Z8, Z8
-	VMAXPD        Z8, Z5, Z5
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z2
-	VFMADD231PD   Z7, Z7, Z3
-	VFMADD231PD   Z6, Z7, Z4
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z0, Z6, Z6
-	VMAXPD        Z6, Z5, Z5
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z1, Z1
-	ADDQ          $+256, AX
-	ADDQ          $+256, CX
-	SUBQ          $+64, BX
-	JGE           four_steps
+	VCVTPS2PD   (AX), Z5
+	VCVTPS2PD   (CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   32(AX), Z5
+	VCVTPS2PD   32(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   64(AX), Z5
+	VCVTPS2PD   64(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   96(AX), Z5
+	VCVTPS2PD   96(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   128(AX), Z5
+	VCVTPS2PD   128(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   160(AX), Z5
+	VCVTPS2PD   160(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   192(AX), Z5
+	VCVTPS2PD   192(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   224(AX), Z5
+	VCVTPS2PD   224(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	ADDQ        $+256, AX
+	ADDQ        $+256, CX
+	SUBQ        $+64, BX
+	JGE         four_steps
 
 four_steps_done:
 	ADDQ $+64, BX
@@ -20212,60 +20131,51 @@ four_steps_done:
 	JL   steps_done
 
 steps:
-	VMOVUPS       (AX), Z6
-	VMOVUPS       (CX), Z7
-	VCVTPS2PD     Y6, Z8
-	VCVTPS2PD     Y7, Z9
-	VFMADD231PD   Z8, Z8, Z2
-	VFMADD231PD   Z9, Z9, Z3
-	VFMADD231PD   Z8, Z9, Z4
-	VSUBPD        Z9, Z8, Z8
-	VANDPD        Z0, Z8, Z8
-	VMAXPD        Z8, Z5, Z5
-	VMULPD        Z8, Z8, Z8
-	VADDPD        Z8, Z1, Z1
-	VEXTRACTF64X4 $0x01, Z6, Y6
-	VCVTPS2PD     Y6, Z6
-	VEXTRACTF64X4 $0x01, Z7, Y7
-	VCVTPS2PD     Y7, Z7
-	VFMADD231PD   Z6, Z6, Z2
-	VFMADD231PD   Z7, Z7, Z3
-	VFMADD231PD   Z6, Z7, Z4
-	VSUBPD        Z7, Z6, Z6
-	VANDPD        Z0, Z6, Z6
-	VMAXPD        Z6, Z5, Z5
-	VMULPD        Z6, Z6, Z6
-	VADDPD        Z6, Z1, Z1
-	ADDQ          $+64, AX
-	ADDQ          $+64, CX
-	SUBQ          $+16, BX
-	JGE           steps
+	VCVTPS2PD   (AX), Z5
+	VCVTPS2PD   (CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	VCVTPS2PD   32(AX), Z5
+	VCVTPS2PD   32(CX), Z6
+	VFMADD231PD Z5, Z5, Z1
+	VFMADD231PD Z6, Z6, Z2
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
+	ADDQ        $+64, AX
+	ADDQ        $+64, CX
+	SUBQ        $+16, BX
+	JGE         steps
 
 steps_done:
 	ADDQ        $+16, BX
 	TESTQ       BX, BX
 	JZ          no_rest
-	VMOVUPS     (AX), Y6
-	VMOVUPS     (CX), Y7
-	VCVTPS2PD   Y6, Z6
-	VCVTPS2PD   Y7, Z7
+	VCVTPS2PD   (AX), Z5
+	VCVTPS2PD   (CX), Z6
+	VFMADD231PD Z5, Z5, Z1
 	VFMADD231PD Z6, Z6, Z2
-	VFMADD231PD Z7, Z7, Z3
-	VFMADD231PD Z6, Z7, Z4
-	VSUBPD      Z7, Z6, Z6
-	VANDPD      Z0, Z6, Z6
-	VMAXPD      Z6, Z5, Z5
-	VMULPD      Z6, Z6, Z6
-	VADDPD      Z6, Z1, Z1
+	VFMADD231PD Z5, Z6, Z3
+	VSUBPD      Z6, Z5, Z5
+	VRANGEPD    $0x0b, Z5, Z4, Z4
+	VMULPD      Z5, Z5, Z5
+	VADDPD      Z5, Z0, Z0
 	ADDQ        $+32, AX
 	ADDQ        $+32, CX
 
 no_rest:
-	VMOVUPD Z1, (DX)
-	VMOVUPD Z2, 64(DX)
-	VMOVUPD Z3, 128(DX)
-	VMOVUPD Z4, 192(DX)
-	VMOVUPD Z5, 256(DX)
+	VMOVUPD Z0, (DX)
+	VMOVUPD Z1, 64(DX)
+	VMOVUPD Z2, 128(DX)
+	VMOVUPD Z3, 192(DX)
+	VMOVUPD Z4, 256(DX)
 	VZEROUPPER
 	RET
 

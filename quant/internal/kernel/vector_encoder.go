@@ -23,7 +23,7 @@ func weighted(importance []float32) (which int, first *float32) {
 }
 
 func (v *vectorSet) rangesOf(weights []byte, t ElementType, lo, hi []float32) bool {
-	return t != Float64 && !v.ranges[t](&weights[0], len(lo), len(weights)/t.Size()/len(lo), &lo[0], &hi[0])
+	return t != Float64 && !v.ranges[t](&weights[0], len(lo), len(weights)/t.Size()/len(lo), &lo[0], &hi[0], 0)
 }
 
 // normalizeEndsOf also changes what is behind the groups: slices are those of an encoder.

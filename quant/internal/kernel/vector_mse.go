@@ -34,9 +34,9 @@ func (v *vectorSet) takeBatch(s *vectorScratch, f *search, b *Block) (ok bool) {
 	for first := 0; first < f.count; {
 		groups := f.following(first)
 		weights := b.Weights[f.at[first].weight*b.Type.Size():][:groups*f.n*b.Type.Size()]
-		v.prefetch(uintptr(unsafe.Pointer(&weights[0]))+uintptr(len(weights)), min(len(weights), runsAhead*runBytes))
+		v.prefetch(uintptr(unsafe.Pointer(&weights[0]))+uintptr(len(weights)), min(len(weights), bytesAhead))
 		if b.Type != Float64 && f.n%8 == 0 {
-			if v.ranges[b.Type](&weights[0], groups, f.n, &f.lo[first], &f.hi[first]) {
+			if v.ranges[b.Type](&weights[0], groups, f.n, &f.lo[first], &f.hi[first], 0) {
 				return false
 			}
 			first += groups

@@ -61,7 +61,7 @@ func (v *vectorSet) quantizeRow(s *vectorScratch, b *Block, at position, columns
 // quantizeRun codes some whole groups.
 func (v *vectorSet) quantizeRun(s *vectorScratch, b *Block, at position, groups int) Fault {
 	weights, packed := &b.Weights[at.weight*b.Type.Size()], &b.Packed[at.packed]
-	finite := !v.ranges[b.Type](weights, groups, b.GroupSize, &s.lo[0], &s.hi[0])
+	finite := !v.ranges[b.Type](weights, groups, b.GroupSize, &s.lo[0], &s.hi[0], bytesAhead)
 	if !finite || !v.parameters(s, groups, b.Format) {
 		for range groups {
 			if fault := s.quantizeGroup(b, at, b.GroupSize); fault.Kind != NoFault {

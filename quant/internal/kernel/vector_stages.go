@@ -7,7 +7,7 @@ package kernel
 func (v *vectorSet) rangeOf(s *vectorScratch, weights []byte, t ElementType) bool {
 	n := len(weights) / t.Size()
 	whole := n &^ 7
-	finite := whole > 0 && !v.ranges[t](&weights[0], 1, whole, &s.lo[0], &s.hi[0])
+	finite := whole > 0 && !v.ranges[t](&weights[0], 1, whole, &s.lo[0], &s.hi[0], 0)
 	rest := s.weights[:n-whole]
 	load(rest, weights[whole*t.Size():], t)
 	for _, w := range rest {
@@ -44,10 +44,10 @@ func (v *vectorSet) parameters(s *vectorScratch, groups int, f Format) (plain bo
 // codeRun writes the codes of groups whose parameters are known.
 func (v *vectorSet) codeRun(s *vectorScratch, b *Block, weights, packed *byte, groups, groupSize int) {
 	codes := s.runCodes[:groups*groupSize]
-	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), &codes[0], runsAhead*runBytes)
+	v.code[b.Type](weights, groups, groupSize, &s.inverses[0], &s.zeroPoints[0], float32(b.MaxCode()), &codes[0], bytesAhead)
 	v.packRun(s, b, packed, codes)
 	if b.Sums != nil {
-		v.sums[b.Type](weights, groups, groupSize, &s.scales[0], &s.zeroPoints[0], &codes[0], &s.lanes.error[0])
+		v.sums[b.Type](weights, groups, groupSize, &s.scales[0], &s.zeroPoints[0], &codes[0], &s.lanes.error[0], bytesAhead+runBytes)
 	}
 }
 

@@ -16,17 +16,18 @@ type vectorSet struct {
 	name string // of its kernel
 
 	// ranges finds the smallest and the largest weight of each group, by ElementType.
-	// If nonFinite, they are undefined.
-	ranges [vectorElements]func(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool)
+	// If nonFinite, they are undefined. ranges, code and sums prefetch by turns what lies
+	// so many bytes ahead of the weights, so that memory is read all the time.
+	ranges [vectorElements]func(weights *byte, groups, groupSize int, lo, hi *float32, ahead int) (nonFinite bool)
 	// fit chooses the round-to-nearest parameters of n groups, by ZeroPoint and
 	// ScaleDtype; n is rounded up to 8. If not plain, one of them needs more than the
 	// plain formulas, and all are undefined.
 	fit [3][3]func(lo, hi *float32, n int, maxCode, half float32, scale, inverse, zeroPoint *float32) (plain bool)
 	// code gives the codes, one byte each, by ElementType. Before they are clipped, they
-	// are integers of 32 bits. Weights this many bytes ahead are prefetched.
+	// are integers of 32 bits.
 	code [vectorElements]func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)
 	// sums adds the errors of each group to laneSums, by ElementType.
-	sums [vectorElements]func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)
+	sums [vectorElements]func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64, ahead int)
 	// addTails is by ElementType.
 	addTails [vectorElements]addTails
 	// decode gives float32 weights; scales and zero-points are little-endian float32.

@@ -33,14 +33,14 @@ func (f features) sets() (sets []*vectorSet) {
 
 var avx2 = vectorSet{
 	name:   "avx2",
-	ranges: [...]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX2, rangesFloat16AVX2, rangesBFloat16AVX2},
+	ranges: [...]func(*byte, int, int, *float32, *float32, int) bool{rangesFloat32AVX2, rangesFloat16AVX2, rangesBFloat16AVX2},
 	fit: [...][3]func(*float32, *float32, int, float32, float32, *float32, *float32, *float32) bool{
 		IntegerZero:   {fitIntegerFloat32, fitIntegerFloat16, fitIntegerBFloat16},
 		FloatZero:     {fitFloatFloat32, fitFloatFloat16, fitFloatBFloat16},
 		SymmetricZero: {fitSymmetricFloat32, fitSymmetricFloat16, fitSymmetricBFloat16},
 	},
 	code:      [...]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX2, codeFloat16AVX2, codeBFloat16AVX2},
-	sums:      [...]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
+	sums:      [...]func(*byte, int, int, *float32, *float32, *byte, *float64, int){sumsFloat32AVX2, sumsFloat16AVX2, sumsBFloat16AVX2},
 	addTails:  [...]addTails{addTailsFloat32, addTailsFloat16, addTailsBFloat16},
 	decode:    decodeAVX2,
 	pack:      [...]func(*byte, *byte, int){2: pack2, 3: pack3, 4: pack4, 5: pack5, 6: pack6},
@@ -85,9 +85,9 @@ var avx2 = vectorSet{
 var avx512 = func() vectorSet {
 	v := avx2
 	v.name = "avx512"
-	v.ranges = [...]func(*byte, int, int, *float32, *float32) bool{rangesFloat32AVX512, rangesFloat16AVX512, rangesBFloat16AVX512}
+	v.ranges = [...]func(*byte, int, int, *float32, *float32, int) bool{rangesFloat32AVX512, rangesFloat16AVX512, rangesBFloat16AVX512}
 	v.code = [...]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeFloat32AVX512, codeFloat16AVX512, codeBFloat16AVX512}
-	v.sums = [...]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsFloat32AVX512, sumsFloat16AVX512, sumsBFloat16AVX512}
+	v.sums = [...]func(*byte, int, int, *float32, *float32, *byte, *float64, int){sumsFloat32AVX512, sumsFloat16AVX512, sumsBFloat16AVX512}
 	v.decode = decodeAVX512
 	v.packWide = [7]func(*byte, *byte, int){2: pack2AVX512, 4: pack4AVX512}
 	v.wideCodes = 64

@@ -9,10 +9,10 @@ func vectorSets() []*vectorSet { return []*vectorSet{&neon} }
 
 var neon = vectorSet{
 	name:     "neon",
-	ranges:   [...]func(*byte, int, int, *float32, *float32) bool{rangesFloat32NEON, rangesFloat16NEON, rangesBFloat16NEON},
+	ranges:   [...]func(*byte, int, int, *float32, *float32, int) bool{rangesFloat32NEON, rangesFloat16NEON, rangesBFloat16NEON},
 	fit:      [...][3]func(*float32, *float32, int, float32, float32, *float32, *float32, *float32) bool{fitOf(IntegerZero), fitOf(FloatZero), fitOf(SymmetricZero)},
 	code:     [...]func(*byte, int, int, *float32, *float32, float32, *byte, int){codeOf(Float32), codeOf(Float16), codeOf(BFloat16)},
-	sums:     [...]func(*byte, int, int, *float32, *float32, *byte, *float64){sumsOf(Float32), sumsOf(Float16), sumsOf(BFloat16)},
+	sums:     [...]func(*byte, int, int, *float32, *float32, *byte, *float64, int){sumsOf(Float32), sumsOf(Float16), sumsOf(BFloat16)},
 	addTails: [...]addTails{tailsOf(Float32), tailsOf(Float16), tailsOf(BFloat16)},
 	decode:   decodeNEON,
 	pack:     packers((*packing).pack),

@@ -9,7 +9,7 @@ import (
 // code computes the codes of each group, one byte each.
 func code(i isa, e element) {
 	function("code"+e.name+i.name, "func(weights *byte, groups, groupSize int, inverse, zeroPoint *float32, maxCode float32, codes *byte, ahead int)",
-		"Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Weights this many bytes ahead are prefetched.")
+		"Codes of each group, one byte each; before they are clipped, they are integers of 32 bits. Of weights this many bytes ahead those are prefetched that ranges do not prefetch.")
 	weights, inverses, zeroPoints, codes, ahead := pointer("weights"), pointer("inverse"), pointer("zeroPoint"), pointer("codes"), pointer("ahead")
 	maxCode := vector(i.lanes)
 	VBROADCASTSS(argument("maxCode"), maxCode) // no legacy SSE beside vectors
@@ -23,19 +23,14 @@ func code(i isa, e element) {
 			VCVTPS2DQ(v, v)
 			return v
 		}
-		prefetch := func(lanes int) {
-			for at := 0; at < lanes*e.size; at += 64 { // once a cache line
-				PREFETCHT1(Mem{Base: weights, Index: ahead, Scale: 1, Disp: at})
-			}
-		}
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
-			prefetch(lanes)
+			prefetchAhead(weights, ahead, lines(at*e.size), lines((at+lanes)*e.size))
 			v := quantize(e.load(Mem{Base: weights, Disp: at * e.size}, lanes), lanes)
 			VPMAXSD(lower(zero, lanes), v, v)
 			VPMINSD(lower(maxCode, lanes), v, v)
 			i.storeBytes(v, Mem{Base: codes, Disp: at})
 		}, four: func() {
-			prefetch(4 * i.lanes)
+			prefetchAhead(weights, ahead, ofRanges(e, 4*i.lanes), lines(4*i.lanes*e.size))
 			v := four.load(Mem{Base: weights})
 			for k := range v {
 				quantize(v[k], i.lanes)

@@ -139,10 +139,7 @@ func decodedSums(i isa) {
 	VBROADCASTSD(magnitudeMask, magnitude)
 	totals := i.loadTotals(to)
 	i.forSteps(pointer("n"), steps{body: func(lanes, at int) {
-		w, d := vector(lanes), vector(lanes)
-		VMOVUPS(Mem{Base: weights, Disp: 4 * at}, w)
-		VMOVUPS(Mem{Base: decoded, Disp: 4 * at}, d)
-		i.addSums(w, d, lanes, magnitude, totals)
+		i.addSums(Mem{Base: weights, Disp: 4 * at}, Mem{Base: decoded, Disp: 4 * at}, lanes, magnitude, totals)
 	}, advance: func(elements int) {
 		ADDQ(I32(int32(4*elements)), weights)
 		ADDQ(I32(int32(4*elements)), decoded)

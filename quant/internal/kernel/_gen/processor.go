@@ -44,6 +44,17 @@ func prefetch() {
 	RET()
 }
 
+// lines is how many cache lines so many bytes are.
+func lines(size int) int { return size / 64 }
+
+// prefetchAhead prefetches some cache lines of later weights. The functions of a run do so by turns,
+// so that memory is read all the time.
+func prefetchAhead(weights, ahead GPVirtual, first, end int) {
+	for line := first; line < end; line++ {
+		PREFETCHT1(Mem{Base: weights, Index: ahead, Scale: 1, Disp: 64 * line})
+	}
+}
+
 // stream copies without reading what lies at the destination, nor keeping it in
 // caches.
 func stream() {

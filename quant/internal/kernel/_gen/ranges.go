@@ -32,9 +32,9 @@ func (e element) infinity() uint32 {
 
 // ranges finds the smallest and the largest weight of each group.
 func ranges(i isa, e element) {
-	function("ranges"+e.name+i.name, "func(weights *byte, groups, groupSize int, lo, hi *float32) (nonFinite bool)",
-		"Smallest and largest weight of each group. If nonFinite, they are undefined.")
-	weights, lo, hi := pointer("weights"), pointer("lo"), pointer("hi")
+	function("ranges"+e.name+i.name, "func(weights *byte, groups, groupSize int, lo, hi *float32, ahead int) (nonFinite bool)",
+		"Smallest and largest weight of each group. If nonFinite, they are undefined. Some of the weights this many bytes ahead are prefetched.")
+	weights, lo, hi, ahead := pointer("weights"), pointer("lo"), pointer("hi"), pointer("ahead")
 	p := e.patterns()
 	groups, groupSize := pointer("groups"), pointer("groupSize")
 	var largest GPVirtual // magnitude, doubled
@@ -57,6 +57,7 @@ func ranges(i isa, e element) {
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
 			look(at*e.size, lanes*e.size)
 		}, four: func() {
+			prefetchAhead(weights, ahead, 0, ofRanges(e, 4*i.lanes))
 			for at := 0; at < 4*i.lanes*e.size; at += 4 * i.lanes {
 				look(at, 4*i.lanes)
 			}
@@ -88,6 +89,15 @@ func ranges(i isa, e element) {
 	VZEROUPPER()
 	Store(result, Return("nonFinite"))
 	RET()
+}
+
+// ofRanges is how many cache lines of so many weights the ranges prefetch: half, the codes the others.
+// With weights of 16 bits the codes prefetch all, as they take the longer time.
+func ofRanges(e element, weights int) int {
+	if e.name != "Float32" {
+		return 0
+	}
+	return lines(weights*e.size) / 2
 }
 
 // loadRepeated fills a register with size bytes, as often as they fit.

@@ -8,15 +8,19 @@ import (
 
 // sums adds the errors of each group to laneSums.
 func sums(i isa, e element) {
-	function("sums"+e.name+i.name, "func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64)",
-		"Adds the errors of each group to the lanes of laneSums.")
-	weights, scales, zeroPoints, codes, to := pointer("weights"), pointer("scale"), pointer("zeroPoint"), pointer("codes"), pointer("sums")
+	function("sums"+e.name+i.name, "func(weights *byte, groups, groupSize int, scale, zeroPoint *float32, codes *byte, sums *float64, ahead int)",
+		"Adds the errors of each group to the lanes of laneSums. Weights this many bytes ahead are prefetched.")
+	weights, scales, zeroPoints, codes, to, ahead := pointer("weights"), pointer("scale"), pointer("zeroPoint"), pointer("codes"), pointer("sums"), pointer("ahead")
 	totals := i.loadTotals(to)
 	magnitude := vector(i.lanes)
 	VBROADCASTSD(magnitudeMask, magnitude)
 	forGroups("sums", func(groupSize GPVirtual) {
 		i.forSteps(groupSize, steps{body: func(lanes, at int) {
-			w := e.load(Mem{Base: weights, Disp: at * e.size}, lanes)
+			prefetchAhead(weights, ahead, lines(at*e.size), lines((at+lanes)*e.size))
+			var w Op = Mem{Base: weights, Disp: at * e.size}
+			if e.name != "Float32" {
+				w = e.load(w.(Mem), lanes)
+			}
 			d := loadCodes(Mem{Base: codes, Disp: at}, lanes)
 			// The sums take the registers that scale and zero-point would stay in.
 			VSUBPS(broadcast(Mem{Base: zeroPoints}, lanes), d, d)
@@ -34,10 +38,15 @@ func sums(i isa, e element) {
 	RET()
 }
 
-// toFloat64 widens the lower or the upper half of a register. part is the
-// byte position of the result among the register's lanes as float64.
-func (i isa) toFloat64(v VecVirtual, lanes, part int) VecVirtual {
+// toFloat64 widens the lower or the upper half of what is in a register or, as float32, in memory.
+// part is the byte position of the result among the lanes as float64.
+func (i isa) toFloat64(from Op, lanes, part int) VecVirtual {
 	out := vector(i.lanes)
+	if memory, ok := from.(Mem); ok {
+		VCVTPS2PD(memory.Offset(part/2), out)
+		return out
+	}
+	v := from.(VecVirtual)
 	switch {
 	case i.lanes == 16 && lanes == 8:
 		VCVTPS2PD(v, out)
@@ -84,7 +93,7 @@ func (i isa) storeTotals(t sumTotals, to GPVirtual) {
 
 // addSums adds the terms of so many weights and decoded weights. The products of
 // two float32 are exact in float64, but the square of the error is not.
-func (i isa) addSums(weights, decoded VecVirtual, lanes int, magnitude VecVirtual, totals sumTotals) {
+func (i isa) addSums(weights, decoded Op, lanes int, magnitude VecVirtual, totals sumTotals) {
 	for part := 0; part < lanes*8; part += i.lanes * 4 {
 		// With 16 lanes, the upper half has the same lanes as the lower one, later.
 		total := func(k int) VecVirtual { return totals[k][part%64/(i.lanes*4)] }
@@ -94,9 +103,20 @@ func (i isa) addSums(weights, decoded VecVirtual, lanes int, magnitude VecVirtua
 		VFMADD231PD(w, d, total(3))
 		e := w
 		VSUBPD(d, w, e)
-		VANDPD(magnitude, e, e)
-		VMAXPD(e, total(4), total(4))
+		i.largerMagnitude(e, total(4), magnitude)
 		VMULPD(e, e, e)
 		VADDPD(e, total(0), total(0))
 	}
+}
+
+// largerMagnitude makes largest, of no sign, the magnitude of v where that is larger.
+func (i isa) largerMagnitude(v, largest, magnitude VecVirtual) {
+	if i.lanes == 16 {
+		const maximum, magnitudes, noSign = 1, 2, 8
+		VRANGEPD(U8(maximum|magnitudes|noSign), v, largest, largest)
+		return
+	}
+	m := vector(i.lanes)
+	VANDPD(magnitude, v, m)
+	VMAXPD(m, largest, largest)
 }
