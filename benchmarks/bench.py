@@ -3,9 +3,10 @@
     python benchmarks/bench.py [--quick] [--json FILE] [--markdown FILE]
 
 Every result is checked before it is timed. Calls are timed in turn with a loop that reads (or
-writes) 1 GiB, and other quantizers in turn with this package, since what a shared machine can do
-changes within seconds; ratios are medians of turns. Results are dropped between calls, outside of
-the timed part; before the rows named "cold" kept memory is given back to the system.
+writes) 1 GiB, those of 4 bits with one that writes as much as they do, too, and other quantizers
+in turn with this package, since what a shared machine can do changes within seconds; ratios are
+medians of turns. Results are dropped between calls, outside of the timed part;
+before the row named "cold" kept memory is given back to the system.
 GB/s are 10^9 bytes of input (of float32 output for dequantize) a second.
 """
 
@@ -58,6 +59,21 @@ def available_kernels() -> list[str]:
 
 
 PEERS = "peers, 4 bits"
+WRITING: dict[str, Any] = {"limit": "read_write"}  # as much as 4 bits in groups of 128 do
+ENCODINGS = {  # and about what errors `rtn` leaves, of normal weights
+    "q2_k": 0.33,
+    "q3_k": 0.155,
+    "q4_k": 0.078,
+    "q5_k": 0.038,
+    "q6_k": 0.019,
+    "iq4_nl": 0.080,
+    "iq4_xs": 0.080,
+    "nf4": 0.092,
+    "mxfp4": 0.115,
+    "nvfp4": 0.095,
+    "mxfp8": 0.029,
+    "fp8": 0.027,
+}
 
 
 class Bench:
@@ -129,27 +145,45 @@ class Bench:
                 self.measure("limits of memory", name, self.limits.size, loop, threads)
 
     def run_widths(self, table: pa.Table) -> None:
-        for bits in (4, 2, 3, 5, 6, 8):
+        for bits in (2, 3, 5, 6, 8):
             for threads in (1, 2):
                 self.quantize("float32, widths", f"{bits} bits", table, threads, bit_width=bits)
-        for zero_point in ("float", "symmetric"):
-            self.quantize(
-                "float32, widths", f"4 bits, {zero_point}", table, 2, zero_point=zero_point
-            )
-        for group_size in (32, 64, -1):
-            self.quantize(
-                "float32, widths", f"4 bits, g {group_size}", table, 2, group_size=group_size
-            )
+
+    def run_four_bits(self, table: pa.Table) -> None:
+        group = "float32, 4 bits"
         for threads in (1, 2):
-            self.quantize("float32, widths", "4 bits, metrics", table, threads, metrics=True)
+            self.quantize(group, "4 bits", table, threads, WRITING)
+        for zero_point in ("float", "symmetric"):
+            self.quantize(group, zero_point, table, 2, WRITING, zero_point=zero_point)
+        for group_size in (32, 64, -1):
+            self.quantize(group, f"g {group_size}", table, 2, WRITING, group_size=group_size)
+        for threads in (1, 2):
+            self.quantize(group, "metrics", table, threads, WRITING, metrics=True)
         cold = {"before": pyarrowquant.release_memory, "warm_up": 0}
-        self.quantize("float32, widths", "4 bits, cold", table, 2, cold)
+        self.quantize(group, "cold", table, 2, {**WRITING, **cold})
+
+    def run_searches(self) -> None:
+        table = large_layers(64 * MIB, 1)
+        for group_size in (128, 32):
+            name = f"mse, 4 bits, g {group_size}"
+            self.quantize("searches", name, table, 2, group_size=group_size, method="mse")
+        for encoding in ENCODINGS:
+            self.quantize("searches", f"mse, {encoding}", table, 2, encoding=encoding, method="mse")
+
+    def run_encodings(self, table: pa.Table) -> None:
+        for encoding in ENCODINGS:
+            self.quantize("encodings", encoding, table, 2, encoding=encoding)
+        for encoding in ENCODINGS:
+            result = pyarrowquant.quantize_batch_arrow(table, encoding=encoding)
+            call = partial(pyarrowquant.dequantize_batch_arrow, result, threads=2)
+            name = f"dequantize {encoding}"
+            self.measure("encodings", name, input_bytes(table), call, 2, "write")
 
     def run_kernels(self, table: pa.Table) -> None:
         for kernel in available_kernels():
             with forced_kernel(kernel):
                 for threads in (1, 2):
-                    self.quantize("float32, kernels", kernel, table, threads)
+                    self.quantize("float32, kernels", kernel, table, threads, WRITING)
 
     def run_shapes(self) -> None:
         for layers in (1, 64):
@@ -207,10 +241,12 @@ def quantizing(table: pa.Table, threads: int, **options: object) -> Callable[[],
 def check(table: pa.Table, options: dict[str, object]) -> None:
     """The errors of a result are those of its width, or it is not worth timing."""
     result = pyarrowquant.quantize_batch_arrow(table, **{**options, "metrics": True})
-    bits = result["bit_width"][0].as_py()
+    bits, encoding = result["bit_width"][0].as_py(), options.get("encoding")
     expected = {2: 0.55, 3: 0.22, 4: 0.10, 5: 0.05, 6: 0.025, 8: 0.006}[bits]
+    if isinstance(encoding, str):
+        expected = ENCODINGS[encoding]
     worst = max(result["relative_error"].to_pylist())
-    assert 0 < worst < 2 * expected, (bits, worst)
+    assert 0 < worst < 2 * expected, (bits, encoding, worst)
 
 
 def main() -> None:
@@ -229,11 +265,14 @@ def main() -> None:
     bench = Bench((256 if arguments.quick else 1024) * MIB, arguments.repetitions)
     bench.run_limits()
     table = large_layers(bench.limits.size, 16)
+    bench.run_four_bits(table)
     bench.run_widths(table)
     bench.run_kernels(table)
     bench.run_dequantize(table)
+    bench.run_encodings(table)
     del table
     bench.run_bfloat16()
+    bench.run_searches()
     bench.run_shapes()
     if not arguments.quick:
         bench.run_peers(arguments.peers)
