@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:")  # of a URI, whose slashes a path joins
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,10 @@ class UsageError(ValueError):
 class MissingFolderError(UsageError, FileNotFoundError):
     """There is no folder in which a destination could be made."""
 
-    def __init__(self, folder: object) -> None:
-        super().__init__(f"Folder '{folder}' does not exist. Make it first")
+    def __init__(self, folder: Path) -> None:
+        is_of_uri = any(_SCHEME.fullmatch(part) for part in folder.parts)
+        way_out = "Only quantize writes to URIs; name a file here" if is_of_uri else "Make it first"
+        super().__init__(f"Folder '{folder}' does not exist. {way_out}")
 
 
 class SkippedLayerWarning(UserWarning):

@@ -35,6 +35,9 @@ MODELS = {
     "MixtralForCausalLM": {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
     "Gemma3ForCausalLM": {**SIZES, "head_dim": 16},  # whose embeddings are scaled, and tied
     "BertForMaskedLM": SIZES,
+    "FalconForCausalLM": SIZES,  # which multiplies by turned weights
+    "GPTNeoXForCausalLM": SIZES,  # whose head has another name in files
+    "GraniteMoeForCausalLM": {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
 }
 
 

@@ -107,8 +107,15 @@ def bits_per_weight(value: object) -> float:
 
 def thread_count(threads: object) -> int:
     """Return the number of workers: by default, the CPUs that this process may use."""
-    if threads is not None:
-        return integer("threads", threads)
+    return _processors() if threads is None else integer("threads", threads)
+
+
+def threads_to_start(threads: object) -> int:
+    """Return how many threads to ask a package for that starts all of them: one a CPU at most."""
+    return min(at_least(1, "threads", thread_count(threads)), _processors())
+
+
+def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

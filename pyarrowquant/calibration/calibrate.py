@@ -31,6 +31,7 @@ from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.onnx import OnnxModel
 from pyarrowquant.reading.positions import positions_in
+from pyarrowquant.recipes.recipe import Recipe
 
 _Path = str | os.PathLike[str]
 _USUAL_TOKENS = 32_768
@@ -50,6 +51,10 @@ class Calibration:
         How many layers have an importance.
     unused : tuple of str
         Matrices of the model that no input came to, such as experts that no token was sent to.
+    without : tuple of str
+        Layers of the model that have no importance, as text does not come to them, such as those
+        for images, or as they are not multiplied as linear layers are. Embeddings, norms, heads
+        and the like, which are often not quantized, are not among them.
     tokens : int
         How many the model was run on.
     texts : tuple of str
@@ -59,6 +64,7 @@ class Calibration:
     destination: Path
     layers: int
     unused: tuple[str, ...]
+    without: tuple[str, ...]
     tokens: int
     texts: tuple[str, ...]
 
@@ -98,7 +104,7 @@ def calibrate(
     context : int, optional
         Tokens of a window; default 512, or what the model takes if its config.json says less.
     threads : int, optional
-        Default: the CPUs of this process.
+        Default, and the most that are used: the CPUs of this process.
     resume : bool
         Whether to go on from what an interrupted run with the same arguments has done. The bytes
         are those of a run without a break.
@@ -115,7 +121,7 @@ def calibrate(
     Raises
     ------
     UsageError
-        An argument is out of bounds.
+        An argument is out of bounds, or windows are longer than what the model takes.
     ValueError
         The model is no such folder and no such file, the texts are too short, inputs are not
         finite, or an interrupted run was another one.
@@ -127,22 +133,22 @@ def calibrate(
     tokens = arguments.at_least(_LEAST_TOKENS, "tokens", tokens)
     if context is not None:
         context = arguments.at_least(_LEAST_CONTEXT, "context", context)
-    threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
+    threads = arguments.threads_to_start(threads)
     arguments.boolean("resume", resume)
     arguments.boolean("overwrite", overwrite)
     arguments.check_callback("progress", "two numbers of tokens", progress)
     path = given_path("destination", destination)
     if path.suffix != SUFFIX:
-        raise UsageError(f"'{path}' must end with {SUFFIX}")
+        raise UsageError(f"'{path}', the file to write, must end with {SUFFIX}")
     remove_finished(path)
     with Outputs([path], overwrite) as outputs:  # which finds out what is there, before all work
         used = texts_in(texts)
         opened = open_source(os.fspath(model))
         read = [*(Path(str(file)) for file in opened.files), *map(Path, texts)]
         check_destination(path, overwrite, sources=read)
+        context = _context_of(opened, context)
         runner = _runner_of(opened)
-        usual = max(_LEAST_CONTEXT, min(_USUAL_CONTEXT, positions_in(opened.config or {})))
-        windows = _windows(runner, used, tokens, context or usual)
+        windows = _windows(runner, used, tokens, context)
         scratch = outputs.temporary(path).parent
         run = _run(opened, windows)
         partial = Partial(path, run, resume, scratch)
@@ -155,7 +161,8 @@ def calibrate(
         write_tensors(new, _entries(values), metadata_of(origin))
         partial.write(len(windows), found, output=new)
     partial.remove()
-    return Calibration(path, len(values), unused, count, tuple(text.name for text in used))
+    without = tuple(name for name in _usual_layers(opened) if name not in values)
+    return Calibration(path, len(values), unused, without, count, tuple(each.name for each in used))
 
 
 class _Runner(Protocol):
@@ -219,6 +226,18 @@ def _files_to_defer(model: Model) -> list[str]:
     return [str(file) for file in model.files]
 
 
+def _context_of(model: Model, context: int | None) -> int:
+    """Return how many tokens windows have; more than the model takes is an error."""
+    longest = positions_in(model.config or {})
+    if context is None:
+        return max(_LEAST_CONTEXT, min(_USUAL_CONTEXT, longest))
+    if context > longest:
+        raise UsageError(
+            f"Invalid context: {context}. '{model.location}' takes up to {longest} tokens"
+        )
+    return context
+
+
 def _run(model: Model, windows: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return what decides about the sums."""
     tokens = hashlib.sha256(json.dumps(windows).encode()).hexdigest()
@@ -262,6 +281,16 @@ def _by_layers(
             "have none of the names of its tensors"
         )
     return dict(sorted(values.items())), tuple(sorted(unused))
+
+
+def _usual_layers(model: Model) -> list[str]:
+    """Return the layers that are quantized where nothing else is said."""
+    usual = Recipe.preset("text")
+    return sorted(
+        tensor.name
+        for tensor in model.all_tensors
+        if model.can_quantize(tensor) and usual.settings_of(tensor.name, tensor.shape) is not None
+    )
 
 
 def _means(

@@ -27,13 +27,14 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
 
     _is_recording = False
     _source: torch.Tensor | None = None
+    _name: str | None = None
     _call: tuple[_Function, tuple[Any, ...], dict[str, Any], int | None] | None = None
 
     @classmethod
-    def of(cls, source: torch.Tensor) -> Deferred:
-        """Return what stands for a tensor that lies in a mapped file."""
+    def of(cls, source: torch.Tensor, name: str) -> Deferred:
+        """Return what stands for a tensor that lies in a mapped file, by its name there."""
         found: Deferred = torch.empty_like(source, device="meta").as_subclass(cls)
-        found._source = source
+        found._source, found._name = source, name
         return found
 
     @classmethod
@@ -45,6 +46,13 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
             yield
         finally:
             cls._is_recording = False
+
+    @property
+    def origin(self) -> str | None:
+        """The tensor of a file whose elements it has, all and no others; None if there is none."""
+        if self._call is None:
+            return self._name
+        return self._call[1][0].origin if self._is_by_element() else None
 
     def made(self) -> torch.Tensor:
         """Read and convert it."""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from pyarrowquant.calibration.squares import Squares
-
-# Functions that multiply inputs by a parameter: where these two are among the arguments, and
-# which dimension of the parameter, from the end, has the columns.
-_PRODUCTS = {"linear": (0, 1, 1), "matmul": (0, 1, 2), "mm": (0, 1, 2), "addmm": (1, 2, 2)}
 
 
 class InputSquares(TorchFunctionMode):  # type: ignore[misc]
@@ -37,14 +33,14 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
     def __init__(self, found: dict[str, Squares]) -> None:
         super().__init__()
         self.found = found
-        self.output: torch.Tensor | None = None
+        self.output: Any = None
         self._begins: list[int] = []
         self._parameters: dict[int, tuple[str, torch.Tensor]] = {}
 
     def add(self, name: str, parameter: torch.Tensor) -> None:
         """Look at a parameter from now on."""
         begin = parameter.data_ptr()
-        if parameter.dim() > 1 and begin not in self._parameters:
+        if parameter.dim() > 1 and parameter.numel() and begin not in self._parameters:
             insort(self._begins, begin)
             self._parameters[begin] = name, parameter
 
@@ -61,34 +57,57 @@ class InputSquares(TorchFunctionMode):  # type: ignore[misc]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        product = _PRODUCTS.get(getattr(func, "__name__", ""))
-        if product is not None and len(args) > product[1]:
-            inputs, weights, columns = product
-            self._add(args[inputs], args[weights], columns)
-            if args[weights] is self.output and func.__name__ == "linear":
-                shape = (*args[inputs].shape[:-1], len(args[weights]))
-                return args[inputs].new_zeros(1).expand(shape)
+        name = getattr(func, "__name__", "")
+        for inputs, weights, is_turned in _products(name, args, kwargs or {}):
+            self._add(inputs, weights, is_turned)
+            if weights is self.output and name == "linear":
+                shape = (*inputs.shape[:-1], len(weights))
+                return inputs.new_zeros(1).expand(shape)
         return func(*args, **(kwargs or {}))
 
-    def _add(self, inputs: Any, weights: Any, columns: int) -> None:
-        if not isinstance(inputs, torch.Tensor) or not isinstance(weights, torch.Tensor):
-            return
-        if weights.dim() != 2:
-            return
+    def _add(self, inputs: torch.Tensor, weights: torch.Tensor, is_turned: bool) -> None:
+        """Add inputs of a matrix, which has a column for each, or a row if it is turned."""
         place = bisect_right(self._begins, weights.data_ptr()) - 1
         if place < 0:
             return
-        name, parameter = self._parameters[self._begins[place]]
-        if columns > 1 and parameter.dim() == 2:  # whose columns have no inputs, but its rows
+        begin = self._begins[place]
+        name, parameter = self._parameters[begin]
+        if weights.stride(0) < weights.stride(1):  # a view, which turns it
+            is_turned = not is_turned
+        if is_turned and parameter.dim() == 2:  # whose columns have no inputs, but its rows
             return
-        size = parameter.element_size() * weights.numel()
-        matrix, rest = divmod(weights.data_ptr() - self._begins[place], size)
-        matrices = parameter.numel() // weights.numel()
-        if rest or matrix >= matrices:  # another tensor, behind it in memory
-            return
-        rows = inputs.reshape(-1, weights.shape[-columns])
+        columns = parameter.shape[-2 if is_turned else -1]
+        matrices = parameter.shape[:-2].numel()
+        matrix = (weights.data_ptr() - begin) * matrices // parameter.nbytes
+        if matrix >= matrices or inputs.shape[-1] != columns:
+            return  # another tensor, behind it in memory, or some of its columns
+        rows = inputs.reshape(-1, columns)
         squares = self.found.get(name)
         if squares is None:
-            squares = self.found[name] = Squares.zeros(matrices, rows.shape[1])
+            squares = self.found[name] = Squares.zeros(matrices, columns)
         squares.sums[matrix] += rows.double().square().sum(0).numpy()
         squares.counts[matrix] += len(rows)
+
+
+def _products(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+    """Return inputs and weights of a function that multiplies them, and whether these are turned.
+
+    Which of two matrices has the weights is not known here.
+    """
+    found: list[tuple[Any, Any, bool]] = []
+    if name == "linear":
+        given = [*args, *(kwargs[each] for each in ("input", "weight") if each in kwargs)]
+        found = [(given[0], given[1], False)] if len(given) > 1 else []
+    elif name in ("matmul", "mm") and len(args) > 1:
+        found = [(args[0], args[1], True)]
+        if isinstance(args[1], torch.Tensor) and args[1].dim() > 1:
+            found.append((args[1].transpose(-1, -2), args[0], False))
+    elif name == "addmm" and len(args) > 2:
+        found = [(args[1], args[2], True)]
+    return [each for each in found if all(map(_is_tensor, each[:2])) and each[1].dim() == 2]
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, torch.Tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import transformers
 from safetensors import safe_open
 
-from pyarrowquant._core.quoting import shortened
+from pyarrowquant._core.quoting import quoted, shortened
 from pyarrowquant.calibration.deferred import ChangedWeightsError, Deferred
 from pyarrowquant.calibration.inputs import InputSquares
 from pyarrowquant.calibration.layers import Layers
@@ -18,6 +19,8 @@ from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
 from pyarrowquant.calibration.squares import Squares, check_finite
 from pyarrowquant.calibration.texts import before_text
 from pyarrowquant.calibration.turns import in_turns
+
+_NO_TEXT = "Models that need sound or images cannot be calibrated: quantize them without importance"
 
 
 class TransformersRunner:
@@ -30,10 +33,16 @@ class TransformersRunner:
         Its class of transformers.
     files : sequence of str
         Of weights that are read when they are used; without any, all are loaded.
+
+    Raises
+    ------
+    ValueError
+        transformers has no such class, or what is of it reads no text.
     """
 
     def __init__(self, folder: str, architecture: str, files: Sequence[str]) -> None:
         self._folder, self._architecture, self._files = folder, architecture, files
+        self._class = _class_of(folder, architecture)
 
     def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return what the model's tokenizer puts before each text, and the tokens of each."""
@@ -49,13 +58,17 @@ class TransformersRunner:
         progress: Callable[[int, int], object],
         partial: Partial,
     ) -> Mapping[str, Squares]:
-        """Run it, and return what its parameters are multiplied with."""
+        """Run it, and return what its parameters are multiplied with.
+
+        Parameters that are tensors of the files have the names that these have there.
+        """
         begin, found = partial.read()
         total, done = sum(map(len, windows)), sum(map(len, windows[:begin]))
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
             model = self._load()
+            origins = _origins(model)
             inputs = InputSquares(found)
             with torch.inference_mode():
                 layers = Layers(model, inputs)
@@ -72,13 +85,13 @@ class TransformersRunner:
                         progress(done, total)
                         check_finite(found, self._folder)
                         partial.write(first + len(together), found)
-            return found
+            return {origins.get(name, name): squares for name, squares in found.items()}
         finally:
             torch.set_num_threads(before)
 
     def _load(self) -> Any:
         """Load the model as float32, in which processors compute fastest."""
-        model_class = getattr(transformers, self._architecture)
+        model_class = self._class
         source: dict[str, Any] = {"pretrained_model_name_or_path": self._folder}
         if self._files:
             source = {
@@ -109,13 +122,35 @@ class TransformersRunner:
         return loaded.eval()
 
 
+def _class_of(folder: str, architecture: str) -> Any:
+    """Return a class of models that read tokens."""
+    found: Any = getattr(transformers, architecture, None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise ValueError(
+            f"'{folder}': {quoted(architecture)} of its config.json is no class of models that "
+            "transformers has. Upgrade transformers; code that comes with a model is not run"
+        )
+    if "input_ids" not in inspect.signature(found.forward).parameters:
+        raise ValueError(f"'{folder}': {architecture} reads no tokens of text. {_NO_TEXT}")
+    return found
+
+
 def _deferred(files: Sequence[str]) -> dict[str, Deferred]:
     weights = {}
     for path in files:
         with safe_open(path, framework="pt") as file:  # whose tensors are mapped
             names = list(file.keys())
-            weights.update({name: Deferred.of(file.get_tensor(name)) for name in names})
+            weights.update({name: Deferred.of(file.get_tensor(name), name) for name in names})
     return weights
+
+
+def _origins(model: Any) -> dict[str, str]:
+    """Return which tensors of files parameters are, where they are these alone and as a whole."""
+    return {
+        name: parameter.origin
+        for name, parameter in model.named_parameters()
+        if isinstance(parameter, Deferred) and parameter.origin is not None
+    }
 
 
 def _run(model: Any, window: Sequence[int]) -> Callable[[], None]:
@@ -126,8 +161,8 @@ def _run(model: Any, window: Sequence[int]) -> Callable[[], None]:
             model(input_ids=ids, **more)
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{type(model).__name__} does not run on tokens of text alone ({error}); "
-                "models that take sound or images cannot be calibrated"
+                f"{type(model).__name__} does not run on tokens of text alone "
+                f"({shortened(in_one_line(error))}). {_NO_TEXT}"
             ) from error
         except (IndexError, RuntimeError) as error:
             raise ValueError(

@@ -38,7 +38,10 @@ def give_tables(model: Any) -> None:
 
 
 def _tables_of(model: Any) -> list[Deferred]:
-    modules = model.get_input_embeddings(), model.get_output_embeddings()
+    try:
+        modules = model.get_input_embeddings(), model.get_output_embeddings()
+    except NotImplementedError:  # of models that have several of either
+        return []
     weights = (getattr(module, "weight", None) for module in modules)
     return [each for each in weights if isinstance(each, Deferred)]
 

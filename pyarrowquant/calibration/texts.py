@@ -24,8 +24,9 @@ class Text:
     name : str
         Of its file, or "built-in".
     content : str
+        Without a mark of the order of bytes.
     sha256 : str
-        Of its bytes as UTF-8.
+        Of the bytes of its file.
     """
 
     name: str
@@ -52,7 +53,7 @@ def _read(path: str | os.PathLike[str]) -> Text:
 
 
 def _text(name: str, data: bytes) -> Text:
-    return Text(name, data.decode(), hashlib.sha256(data).hexdigest())
+    return Text(name, data.decode("utf-8-sig"), hashlib.sha256(data).hexdigest())
 
 
 def before_text(with_special: Sequence[int], plain: Sequence[int]) -> list[int]:

@@ -79,3 +79,8 @@ def calibrate(
             "No token came to these, which get the importance of those beside them: "
             f"{listed(done.unused)}"
         )
+    if done.without:
+        click.echo(
+            "Without importance, as text does not come to them, or they are no linear layers: "
+            f"{listed(done.without)}"
+        )

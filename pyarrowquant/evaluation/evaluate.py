@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -70,7 +71,7 @@ def evaluate(
     context : int, optional
         Tokens of a window; default 512, or what the models take if that is less.
     threads : int, optional
-        Default: the CPUs of this process.
+        Default, and the most that are used: the CPUs of this process.
     progress : callable, optional
         Gets how many tokens are done, and of how many, after each part of a window.
 
@@ -92,7 +93,7 @@ def evaluate(
     places = [_place(path) for path in (result, against) if path is not None]
     if context is not None:
         context = arguments.at_least(_LEAST_CONTEXT, "context", context)
-    threads = arguments.at_least(1, "threads", arguments.thread_count(threads))
+    threads = arguments.threads_to_start(threads)
     arguments.check_callback("progress", "two numbers of tokens", progress)
     words = _read(text)
     request = Request([place.path for place in places], words, str(text), context, threads)
@@ -179,4 +180,4 @@ def _read(path: _Path) -> bytes:
             f"{path}: the text has {len(data)} bytes, llama.cpp takes less than {2**31}. Give a "
             "part of it"
         )
-    return data
+    return data.removeprefix(BOM_UTF8)

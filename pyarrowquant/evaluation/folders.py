@@ -102,7 +102,7 @@ class FolderModel:
             with without_bars():
                 loaded = model_class.from_pretrained(folder, config=config, dtype=torch.float32)
                 if method == "bitsandbytes":  # whose kernels would round what layers read
-                    loaded = loaded.dequantize(torch.float32)
+                    loaded = loaded.dequantize(torch.float32).float()
         except (RuntimeError, ValueError, OSError) as error:  # also of shapes, and damaged files
             raise ValueError(
                 f"'{folder}': transformers cannot load it as {model_class.__name__}: "

@@ -18,6 +18,7 @@ def read_text(path: str | os.PathLike[str]) -> bytes:
         data.decode()
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path}: the text is not UTF-8: byte {error.start} is {data[error.start]:#x}"
+            f"{path}: the text is not UTF-8: byte {error.start} is {data[error.start]:#x}. Save it "
+            "as UTF-8"
         ) from None
     return data

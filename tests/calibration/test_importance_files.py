@@ -134,10 +134,11 @@ def test_what_cannot_be_calibrated_is_said_before_torch_is_needed(tmp_path: Path
     short.write_bytes(b"\xff\xfe")
     config = folder / "config.json"
     for arguments, words, code in (
-        ((folder, tmp_path / "i.gguf"), "must end with .safetensors", 2),
+        ((folder, empty), f"'{empty}', the file to write, must end with .safetensors", 2),
+        ((folder, "s3://bucket/i.safetensors"), "Only quantize writes to URIs", 2),
         ((folder, tmp_path / "no.txt", out), "no.txt", 1),
         ((folder, empty, out), "has no text", 1),
-        ((folder, short, out), "short.txt: the text is not UTF-8: byte 0 is 0xff", 1),
+        ((folder, short, out), "the text is not UTF-8: byte 0 is 0xff. Save it as UTF-8", 1),
         ((folder / "model.safetensors", out), "no Hugging Face folder", 1),
     ):
         assert words in failed("calibrate", *arguments, code=code)

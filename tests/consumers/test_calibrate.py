@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def test_means_are_those_of_the_modules(tmp_path: Path, kind: str, dtype: torch.
     text.write_text(TEXT)
     told = succeeded("calibrate", folder, text, out, "--context", 64, "--threads", 1)
     assert "of a.txt" in told
+    assert "Without importance" not in told
     wanted, found = noted(model, 64), load_file(out)
     with safe_open(folder / "model.safetensors", "pt") as file:
         without = set(file.keys()) - set(found)
@@ -68,6 +70,8 @@ def test_means_are_those_of_the_modules(tmp_path: Path, kind: str, dtype: torch.
             compared += 1
         else:
             assert "decoder" in name or "lm_head" in name or "gate." in name, name
+    heads = "lm_head", "embed_out", "embed_tokens", "word_embeddings"
+    assert any(f"{head}.weight" in name for head in heads for name in found)
     assert compared >= 8
     assert all("expert" not in name for name in without)
 
@@ -116,6 +120,58 @@ def test_the_text_of_the_package_is_used_without_another(tmp_path: Path) -> None
     assert steps == [(tokens, 1024) for tokens in (0, 341, 682, 1024)]  # two layers, and the head
 
 
+def test_stacks_of_experts_that_are_stored_by_other_names(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    model = saved(folder, "GraniteMoeForCausalLM")
+    text.write_text(TEXT)
+    succeeded("calibrate", folder, text, out, "--context", 64)
+    sent: dict[int, list[np.ndarray]] = defaultdict(list)
+
+    def note(_: Any, given: Any, __: Any) -> None:
+        states, chosen = given[0].detach(), given[1]
+        for expert in range(4):
+            rows = (chosen == expert).any(-1).nonzero()[:, 0]
+            sent[expert].append(states[rows].double().numpy())
+
+    model.model.layers[1].block_sparse_moe.experts.register_forward_hook(note)
+    with torch.no_grad():
+        for window in windows(64):
+            model(input_ids=torch.tensor([window]))
+    found = load_file(out)
+    name = "model.layers.1.block_sparse_moe.input_linear.weight"
+    rows = [np.concatenate(sent[expert]) for expert in range(4)]
+    assert found[f"{name}.count"].tolist() == [len(each) for each in rows]
+    means = np.concatenate([np.square(each).mean(0) for each in rows])
+    np.testing.assert_allclose(found[name], means, rtol=1e-5)
+
+
+def test_weights_that_come_first_in_products(tmp_path: Path) -> None:
+    """As those that widen the time steps of Mamba, which are a part of what another layer gives."""
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    torch.manual_seed(3)
+    config = transformers.MambaConfig(
+        vocab_size=hf_folders.ROWS, hidden_size=32, num_hidden_layers=1, time_step_rank=8
+    )
+    model = transformers.MambaForCausalLM(config).eval()
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    text.write_text(TEXT)
+    succeeded("calibrate", folder, text, out, "--context", 64)
+    steps: list[np.ndarray] = []
+    mixer = model.backbone.layers[0].mixer
+    mixer.x_proj.register_forward_hook(
+        lambda _, __, given: steps.append(given.detach()[0, :, :8].double().numpy())
+    )
+    with torch.no_grad():
+        for window in windows(64):
+            model(input_ids=torch.tensor([window]))
+    np.testing.assert_allclose(
+        load_file(out)["backbone.layers.0.mixer.dt_proj.weight"],
+        np.square(np.concatenate(steps)).mean(0),
+        rtol=1e-5,
+    )
+
+
 def test_layers_of_conv1d_have_none(tmp_path: Path) -> None:
     folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
     torch.manual_seed(3)
@@ -123,8 +179,50 @@ def test_layers_of_conv1d_have_none(tmp_path: Path) -> None:
     transformers.GPT2LMHeadModel(config).save_pretrained(folder)
     hf_folders.bpe().save(str(folder / "tokenizer.json"))
     text.write_text(TEXT)
-    succeeded("calibrate", folder, text, out)
+    told = succeeded("calibrate", folder, text, out)
     assert not any("c_attn" in name or "c_fc" in name for name in load_file(out))
+    lacking = [f"transformer.h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj")]
+    assert f"they are no linear layers: {', '.join(lacking)}, " in told
+    done = pyarrowquant.calibrate(folder, out, [text], overwrite=True)
+    lacking += [f"transformer.h.0.mlp.{name}.weight" for name in ("c_fc", "c_proj")]
+    assert [*done.without[:4]] == lacking
+
+
+def test_no_more_threads_run_than_processors(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    threads: set[int] = set()
+    pyarrowquant.calibrate(
+        folder, out, [text], threads=5000, progress=lambda *_: threads.add(torch.get_num_threads())
+    )
+    assert threads == {len(os.sched_getaffinity(0))}
+
+
+def test_models_of_other_classes_are_refused(tmp_path: Path) -> None:
+    folder, text = tmp_path / "model", tmp_path / "a.txt"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    config = json.loads((folder / "config.json").read_text())
+    for named in ("NoSuchForCausalLM", "AutoTokenizer", "logging"):
+        (folder / "config.json").write_text(json.dumps({**config, "architectures": [named]}))
+        error = failed("calibrate", folder, text, tmp_path / "i.safetensors")
+        assert f"'{folder}': '{named}' of its config.json is no class of models" in error
+
+
+def test_models_that_need_images_are_refused(tmp_path: Path) -> None:
+    folder, text = tmp_path / "model", tmp_path / "a.txt"
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**sizes, "vocab_size": hf_folders.ROWS, "num_hidden_layers": 1},
+        vision_config={**sizes, "num_hidden_layers": 1, "image_size": 32, "patch_size": 16},
+    )
+    transformers.CLIPModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    text.write_text(TEXT)
+    error = failed("calibrate", folder, text, tmp_path / "i.safetensors", "--context", 32)
+    assert "CLIPModel does not run on tokens of text alone" in error
+    assert "quantize them without importance" in error
 
 
 def test_models_that_read_no_text_are_refused(tmp_path: Path) -> None:
@@ -136,7 +234,7 @@ def test_models_that_read_no_text_are_refused(tmp_path: Path) -> None:
     save_tokenizer(folder)
     text.write_text(TEXT)
     error = failed("calibrate", folder, text, tmp_path / "i.safetensors")
-    assert "ViTForImageClassification does not run on tokens" in error
+    assert f"'{folder}': ViTForImageClassification reads no tokens of text" in error
 
 
 def test_a_tokenizer_must_be_that_of_the_model(tmp_path: Path) -> None:
@@ -168,9 +266,8 @@ def test_windows_are_no_longer_than_what_a_model_takes(tmp_path: Path) -> None:
     transformers.BertForMaskedLM(config).save_pretrained(folder)
     save_tokenizer(folder)
     text.write_text(TEXT)
-    error = failed("calibrate", folder, text, out, "--context", 64)
-    assert "BertForMaskedLM does not run on 64 tokens" in error
-    assert "Give a smaller --context" in error
+    error = failed("calibrate", folder, text, out, "--context", 64, code=2)
+    assert f"Invalid context: 64. '{folder}' takes up to 48 tokens" in error
     pyarrowquant.calibrate(folder, out, [text])
     with safe_open(out, "np") as found:
         said = json.loads(found.metadata()["pyarrowquant.importance"])

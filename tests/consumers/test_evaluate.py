@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -114,6 +115,18 @@ def test_the_command_prints_nothing_else(
     assert re.search(r"KL divergence 0\.\d+ nats, 99th percentile .*, the same top token", printed)
     assert "KL" not in succeeded("evaluate", result, "--text", text)
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_more_threads_run_than_processors(models: tuple[Path, Path], text: Path) -> None:
+    counts: list[int] = []
+
+    def count(*_: int) -> None:
+        tasks = Path("/proc/self/task").iterdir()
+        children = " ".join((task / "children").read_text() for task in tasks).split()
+        counts.append(max(len(list(Path(f"/proc/{child}/task").iterdir())) for child in children))
+
+    evaluate(models[0], text, context=16, threads=5000, progress=count)
+    assert 1 <= max(counts) < len(os.sched_getaffinity(0)) + 8
 
 
 def test_progress(models: tuple[Path, Path], text: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,19 @@ def distributions(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(found), np.array(behind)
 
 
+def test_models_of_bfloat16_are_decoded_by_bitsandbytes(text: Path, tmp_path: Path) -> None:
+    """Which leaves what it has not quantized as it is."""
+    folder, out, plain = tmp_path / "model", tmp_path / "out", tmp_path / "plain"
+    saved(folder, "LlamaForCausalLM", torch.bfloat16)
+    succeeded("quantize", folder, out, "--to", "bitsandbytes")
+    succeeded("dequantize", out, plain)
+    q, behind = distributions(plain)
+    found = evaluate(out, text, against=folder, context=CONTEXT, threads=1)
+    assert found.perplexity == pytest.approx(
+        np.exp(-q[np.arange(len(behind)), behind].mean()), rel=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     "options",
     [["--to", "compressed-tensors"], ["--recipe", "FP8_DYNAMIC"], ["--to", "bitsandbytes"]],
