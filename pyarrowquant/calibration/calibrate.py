@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyarrowquant._core import arguments
-from pyarrowquant._core.quoting import first_few
+from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.calibration.names import folder_names
 from pyarrowquant.calibration.partial import Partial, remove_finished
 from pyarrowquant.calibration.squares import Squares
@@ -24,7 +24,7 @@ from pyarrowquant.conversion.partial.identity import check_unchanged, source_fil
 from pyarrowquant.errors import UsageError
 from pyarrowquant.formats._outputs import Outputs
 from pyarrowquant.formats._safetensors import Entry, write_tensors
-from pyarrowquant.reading.config import CONFIG, quantization_in, read_config
+from pyarrowquant.reading.config import CONFIG
 from pyarrowquant.reading.importance_tensors import COUNT, SUFFIX, Origin, metadata_of
 from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.model import Model
@@ -186,12 +186,12 @@ def _runner_of(model: Model) -> _Runner:
         except ImportError as error:
             raise _lacking("calibrate-onnx", "onnxruntime and tokenizers", error) from error
         return OnnxRunner(model)
-    folder, architecture = _folder_of(model)
+    architecture = _architecture_of(model)
     try:
         from pyarrowquant.calibration.running import TransformersRunner
     except ImportError as error:
         raise _lacking("calibrate", "torch and transformers", error) from error
-    return TransformersRunner(folder, architecture, _files_to_defer(model))
+    return TransformersRunner(model, architecture)
 
 
 def _lacking(extra: str, packages: str, error: ImportError) -> ImportError:
@@ -200,8 +200,8 @@ def _lacking(extra: str, packages: str, error: ImportError) -> ImportError:
     )
 
 
-def _folder_of(model: Model) -> tuple[str, str]:
-    """Return the folder of a model, and the class of transformers that it is of."""
+def _architecture_of(model: Model) -> str:
+    """Return the class of transformers that the model of a folder is of."""
     config = model.config
     if model.folder is None or config is None:
         raise ValueError(
@@ -215,15 +215,7 @@ def _folder_of(model: Model) -> tuple[str, str]:
             f"{model.folder.within(CONFIG)} has no architectures, such as ['LlamaForCausalLM'], "
             "which say how the model is run"
         )
-    return str(model.folder), named[0]
-
-
-def _files_to_defer(model: Model) -> list[str]:
-    """Return the files of weights, if they are no codes, which transformers has to decode."""
-    assert model.folder is not None
-    if quantization_in(read_config(model.folder.within(CONFIG))):
-        return []
-    return [str(file) for file in model.files]
+    return named[0]
 
 
 def _context_of(model: Model, context: int | None) -> int:
@@ -275,6 +267,11 @@ def _by_layers(
             if not counts[which].all():
                 unused.append(place.name)
             values[place.name] = _means(sums, counts, which)
+            if not np.isfinite(values[place.name][0]).all():
+                raise ValueError(
+                    f"'{model.location}': the squares of the inputs of {quoted(place.name)} are "
+                    "beyond float32. The model's weights are damaged, or too large"
+                )
     if not values:
         raise ValueError(
             f"'{model.location}': the model's parameters, such as {first_few(list(found)[:3])}, "
@@ -300,7 +297,8 @@ def _means(
     all_inputs = sums.sum(axis=0) / max(counts.sum(), 1)
     chosen, number = sums[which], counts[which]
     means = np.where(number[:, None] > 0, chosen / np.maximum(number, 1)[:, None], all_inputs)
-    return means.astype(np.float32).reshape(-1), number
+    with np.errstate(over="ignore"):  # which is told of
+        return means.astype(np.float32).reshape(-1), number
 
 
 def _entries(values: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> list[Entry]:

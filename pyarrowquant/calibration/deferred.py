@@ -19,22 +19,22 @@ class ChangedWeightsError(ValueError):
 
 
 class Deferred(torch.Tensor):  # type: ignore[misc]
-    """A tensor without data, which knows how it is made of tensors in mapped files.
+    """A tensor without data, which knows how it is made of tensors in files.
 
     Within `recording`, what is done with it is noted, and gives others of its kind, so that a
     model can be loaded with them. Beside that it is made for each function that gets it.
     """
 
     _is_recording = False
-    _source: torch.Tensor | None = None
+    _read: Callable[[], torch.Tensor] | None = None
     _name: str | None = None
     _call: tuple[_Function, tuple[Any, ...], dict[str, Any], int | None] | None = None
 
     @classmethod
-    def of(cls, source: torch.Tensor, name: str) -> Deferred:
-        """Return what stands for a tensor that lies in a mapped file, by its name there."""
-        found: Deferred = torch.empty_like(source, device="meta").as_subclass(cls)
-        found._source, found._name = source, name
+    def of(cls, like: torch.Tensor, read: Callable[[], torch.Tensor], name: str) -> Deferred:
+        """Return what stands for a tensor of files, by its name there, which is like another."""
+        found: Deferred = torch.empty_like(like, device="meta").as_subclass(cls)
+        found._read, found._name = read, name
         return found
 
     @classmethod
@@ -73,8 +73,8 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         return by_element and bool(args[0]._is_by_element())
 
     def _made(self, read: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        if self._source is not None:
-            return read(self._source)
+        if self._read is not None:
+            return read(self._read())
         assert self._call is not None
         function, args, kwargs, part = self._call
         result = _made_of(function, args, kwargs, lambda each: each._made(read))
@@ -103,7 +103,7 @@ class Deferred(torch.Tensor):  # type: ignore[misc]
         return result
 
     def _note(self, call: Any) -> None:
-        if self._source is None and self._call is None:  # else it is what was given
+        if self._read is None and self._call is None:  # else it is what was given
             self._call = call
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from pyarrowquant._core.quoting import enumerated, shortened
+from pyarrowquant._core.quoting import enumerated, first_few, shortened
 
+_POOLER = "pooler"  # of encoders, which many are published without; no token goes through it
 _OTHER_FILES = {"tokenizer.json", "tekken.json"}  # whose classes need not name them
 
 
@@ -55,6 +56,28 @@ def advice(model: Any, window: Sequence[int]) -> str:
             "tokenizer that came with the model"
         )
     return "Give a smaller context=, if that is what it lacks"
+
+
+def check_complete(folder: str, said: dict[str, Collection[Any]]) -> None:
+    """Raise where transformers has made up weights that a folder lacks, or has in other shapes.
+
+    Parameters
+    ----------
+    folder : str
+    said : dict
+        The loading info of transformers.
+    """
+    if other := sorted(said["mismatched_keys"]):
+        name, has, wanted = other[0]
+        raise ValueError(
+            f"'{folder}': {name} has shape {list(has)}, and by config.json {list(wanted)}. Give "
+            "the config.json of these weights"
+        )
+    if lacking := sorted(name for name in said["missing_keys"] if _POOLER not in name.split(".")):
+        raise ValueError(
+            f"'{folder}' lacks weights that its config.json says, which would be random: "
+            f"{first_few(lacking)}. Copy all files of the model, or give its own config.json"
+        )
 
 
 @contextmanager

@@ -8,17 +8,24 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
 
 from pyarrowquant._core.quoting import quoted, shortened
 from pyarrowquant.calibration.deferred import ChangedWeightsError, Deferred
 from pyarrowquant.calibration.inputs import InputSquares
 from pyarrowquant.calibration.layers import Layers
-from pyarrowquant.calibration.loading import advice, in_one_line, tokenizer_of, without_bars
+from pyarrowquant.calibration.loading import (
+    advice,
+    check_complete,
+    in_one_line,
+    tokenizer_of,
+    without_bars,
+)
 from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
 from pyarrowquant.calibration.squares import Squares, check_finite
 from pyarrowquant.calibration.texts import before_text
 from pyarrowquant.calibration.turns import in_turns
+from pyarrowquant.calibration.weights import deferred_weights
+from pyarrowquant.reading.model import Model
 
 _NO_TEXT = "Models that need sound or images cannot be calibrated: quantize them without importance"
 
@@ -28,11 +35,10 @@ class TransformersRunner:
 
     Parameters
     ----------
-    folder : str
+    model : Model
+        Of a folder.
     architecture : str
         Its class of transformers.
-    files : sequence of str
-        Of weights that are read when they are used; without any, all are loaded.
 
     Raises
     ------
@@ -40,9 +46,10 @@ class TransformersRunner:
         transformers has no such class, or what is of it reads no text.
     """
 
-    def __init__(self, folder: str, architecture: str, files: Sequence[str]) -> None:
-        self._folder, self._architecture, self._files = folder, architecture, files
-        self._class = _class_of(folder, architecture)
+    def __init__(self, model: Model, architecture: str) -> None:
+        self._model, self._architecture = model, architecture
+        self._folder = str(model.folder)
+        self._class = _class_of(self._folder, architecture)
 
     def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return what the model's tokenizer puts before each text, and the tokens of each."""
@@ -90,19 +97,23 @@ class TransformersRunner:
             torch.set_num_threads(before)
 
     def _load(self) -> Any:
-        """Load the model as float32, in which processors compute fastest."""
-        model_class = self._class
+        """Load the model as float32, in which processors compute fastest.
+
+        What cannot be decoded here is left to transformers, which has all of it in memory.
+        """
         source: dict[str, Any] = {"pretrained_model_name_or_path": self._folder}
-        if self._files:
+        if not self._model.has_unread_codes:
             source = {
                 "pretrained_model_name_or_path": None,
-                "config": model_class.config_class.from_pretrained(self._folder),
-                "state_dict": _deferred(self._files),
+                "config": self._class.config_class.from_dict(self._model.config),
+                "state_dict": deferred_weights(self._model),
             }
         try:
             with without_bars(), Deferred.recording():
-                loaded = model_class.from_pretrained(
+                loaded, said = self._class.from_pretrained(
                     **source,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # which is told of below
                     dtype=torch.float32,
                     attn_implementation="eager",
                     experts_implementation="eager",
@@ -119,6 +130,7 @@ class TransformersRunner:
                 f"'{self._folder}': transformers cannot load it as {self._architecture}: "
                 f"{shortened(in_one_line(error))}"
             ) from error
+        check_complete(self._folder, said)
         return loaded.eval()
 
 
@@ -130,18 +142,9 @@ def _class_of(folder: str, architecture: str) -> Any:
             f"'{folder}': {quoted(architecture)} of its config.json is no class of models that "
             "transformers has. Upgrade transformers; code that comes with a model is not run"
         )
-    if "input_ids" not in inspect.signature(found.forward).parameters:
+    if "input_ids" not in inspect.signature(getattr(found, "forward", found)).parameters:
         raise ValueError(f"'{folder}': {architecture} reads no tokens of text. {_NO_TEXT}")
     return found
-
-
-def _deferred(files: Sequence[str]) -> dict[str, Deferred]:
-    weights = {}
-    for path in files:
-        with safe_open(path, framework="pt") as file:  # whose tensors are mapped
-            names = list(file.keys())
-            weights.update({name: Deferred.of(file.get_tensor(name), name) for name in names})
-    return weights
 
 
 def _origins(model: Any) -> dict[str, str]:

@@ -13,7 +13,13 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from pyarrowquant._core.quoting import quoted, shortened
-from pyarrowquant.calibration.loading import advice, in_one_line, tokenizer_of, without_bars
+from pyarrowquant.calibration.loading import (
+    advice,
+    check_complete,
+    in_one_line,
+    tokenizer_of,
+    without_bars,
+)
 from pyarrowquant.evaluation.counting import Evaluation, Part, Tell
 from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
 from pyarrowquant.evaluation.in_process import run_on_text
@@ -100,7 +106,13 @@ class FolderModel:
         method = _method_of(config)  # which loading changes
         try:
             with without_bars():
-                loaded = model_class.from_pretrained(folder, config=config, dtype=torch.float32)
+                loaded, said = model_class.from_pretrained(
+                    folder,
+                    config=config,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # which is told of below
+                    dtype=torch.float32,
+                )
                 if method == "bitsandbytes":  # whose kernels would round what layers read
                     loaded = loaded.dequantize(torch.float32).float()
         except (RuntimeError, ValueError, OSError) as error:  # also of shapes, and damaged files
@@ -108,6 +120,7 @@ class FolderModel:
                 f"'{folder}': transformers cannot load it as {model_class.__name__}: "
                 f"{shortened(in_one_line(error))}"
             ) from error
+        check_complete(folder, said)
         self._model = loaded.eval()
         takes = inspect.signature(self._model.forward).parameters
         self._keeps_some = "logits_to_keep" in takes

@@ -172,6 +172,56 @@ def test_weights_that_come_first_in_products(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("to", ["compressed-tensors", "bitsandbytes", "mlx"])
+def test_quantized_models_are_decoded(tmp_path: Path, to: str) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    coded, plain = tmp_path / "coded", tmp_path / "plain"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    succeeded("quantize", folder, coded, "--to", to)
+    succeeded("dequantize", coded, plain)
+    model = transformers.LlamaForCausalLM.from_pretrained(plain, dtype=torch.float32).eval()
+    assert "Without importance" not in succeeded("calibrate", coded, text, out, "--context", 64)
+    found, wanted = load_file(out), noted(model, 64)
+    assert {name for name in found if not name.endswith(".count")} == wanted.keys()
+    for name, means in wanted.items():
+        np.testing.assert_allclose(found[name], means, rtol=1e-5)
+
+
+def test_weights_that_lack_or_have_other_shapes_are_said(tmp_path: Path) -> None:
+    """transformers would make them up."""
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    file, name = folder / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(file)
+    for changed, said in (
+        (
+            None,
+            f"'{folder}' lacks weights that its config.json says, which would be random: {name}",
+        ),
+        (tensors[name][:-1], f"'{folder}': {name} has shape [95, 64], and by config.json [96, 64]"),
+    ):
+        others = {key: tensors[key] for key in tensors if key != name}
+        save_file(others if changed is None else {**others, name: changed}, file, {"format": "pt"})
+        for command in (["calibrate", folder, text, out], ["evaluate", folder, "--text", text]):
+            assert said in failed(*command)
+    assert not out.exists()
+
+
+def test_inputs_whose_squares_are_beyond_float32(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    saved(folder, "LlamaForCausalLM")
+    text.write_text(TEXT)
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.0.mlp.up_proj.weight"] *= 1e25
+    save_file(tensors, file, {"format": "pt"})
+    error = failed("calibrate", folder, text, out)
+    assert "the squares of the inputs of 'model.layers.0.mlp.down_proj.weight' are beyond" in error
+    assert not out.exists()
+
+
 def test_layers_of_conv1d_have_none(tmp_path: Path) -> None:
     folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
     torch.manual_seed(3)
@@ -283,10 +333,10 @@ def test_models_that_change_weights_as_they_are_loaded_are_refused(
     load = transformers.LlamaForCausalLM.from_pretrained
 
     def changed(*args: Any, **options: Any) -> Any:
-        model = load(*args, **options)
+        model, said = load(*args, **options)
         with torch.no_grad():
             model.model.layers[0].mlp.up_proj.weight.add_(1)
-        return model
+        return model, said
 
     monkeypatch.setattr(transformers.LlamaForCausalLM, "from_pretrained", changed)
     error = failed("calibrate", folder, text, out)
@@ -305,7 +355,8 @@ def test_weights_of_other_shapes_than_said_are_refused(tmp_path: Path) -> None:
     config["intermediate_size"] *= 2
     (folder / "config.json").write_text(json.dumps(config))
     error = failed("calibrate", folder, text, tmp_path / "i.safetensors")
-    assert f"'{folder}': transformers cannot load it as LlamaForCausalLM" in error
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert f"'{folder}': {name} has shape [64, 96], and by config.json [64, 192]" in error
 
 
 def test_what_says_nothing_is_refused(tmp_path: Path) -> None:
