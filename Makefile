@@ -108,7 +108,7 @@ test-transformers: $(VENV)-transformers/installed
 		tests/consumers/test_decoded.py tests/consumers/test_calibrate.py \
 		tests/consumers/test_calibrate_runs.py tests/consumers/test_rescaling.py \
 		tests/consumers/test_evaluate_folders.py \
-		tests/consumers/test_evaluate_embeddings.py
+		tests/consumers/test_evaluate_embeddings.py tests/consumers/test_evaluate_onnx.py
 
 # llama-cpp-python is compiled when it is installed, which takes minutes.
 test-llama-cpp: $(VENV)-llama-cpp/installed

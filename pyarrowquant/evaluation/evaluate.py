@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from pyarrowquant._core import arguments
-from pyarrowquant.evaluation.counting import DONE, Evaluation, Tell
+from pyarrowquant.evaluation.counting import DONE, Evaluation
 from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
+from pyarrowquant.evaluation.in_process import Found, run_on_text
 from pyarrowquant.evaluation.llama_cpp import not_installed
 from pyarrowquant.evaluation.process import run_apart
 from pyarrowquant.evaluation.request import Request
@@ -66,8 +67,8 @@ def evaluate(
     text : str or path
         A file of UTF-8 text: what the model is for, and thousands of tokens of it.
     against : str or path, optional
-        The model to compare with, of the same kind and vocabulary, as of float16. Models that
-        give embeddings need one.
+        The model to compare with, of the same vocabulary, as of float16: a GGUF file with another
+        one, a folder or an ONNX model with either of these. Models that give embeddings need one.
     context : int, optional
         Tokens of a window; default 512, or what the models take if that is less.
     threads : int, optional
@@ -97,9 +98,9 @@ def evaluate(
     arguments.check_callback("progress", "two numbers of tokens", progress)
     words = _read(text)
     request = Request([place.path for place in places], words, str(text), context, threads)
-    kind = _kind_of(places)
-    if kind != _GGUF:
-        return _run_here(kind, request, progress)
+    kinds = _kinds_of(places)
+    if _GGUF not in kinds:
+        return _run_here(kinds, request, progress)
     if find_spec("llama_cpp") is None:
         raise not_installed()
     return run_apart(request, progress)
@@ -112,15 +113,21 @@ def _place(path: _Path) -> Location:
     return location
 
 
-def _kind_of(places: Sequence[Location]) -> str:
-    """Return what all models are."""
-    first, *others = [_kind(place) for place in places]
-    for place, other in zip(places[1:], others, strict=True):
-        if other != first:
-            raise ValueError(
-                f"{places[0]} is {first}, and {place} is {other}; give two models of a kind"
-            )
-    return first
+def _kinds_of(places: Sequence[Location]) -> list[str]:
+    """Return what models are; such as are not run together are an error."""
+    kinds = [_kind(place) for place in places]
+    if _GGUF in kinds and len(set(kinds)) > 1:
+        said = ", and ".join(f"{each} is {kind}" for each, kind in zip(places, kinds, strict=True))
+        folder = next(
+            (each for each, kind in zip(places, kinds, strict=True) if kind == _FOLDER), None
+        )
+        way_out = (
+            "give a GGUF file of its model, or a folder and an ONNX model"
+            if folder is None
+            else f"`pyarrowquant dequantize {folder} x.gguf` makes a GGUF file of the folder"
+        )
+        raise ValueError(f"{said}. llama.cpp runs GGUF files alone: {way_out}")
+    return kinds
 
 
 def _kind(place: Location) -> str:
@@ -138,27 +145,33 @@ def _kind(place: Location) -> str:
 
 
 def _run_here(
-    kind: str, request: Request, progress: Callable[[int, int], object] | None
+    kinds: Sequence[str], request: Request, progress: Callable[[int, int], object] | None
 ) -> Evaluation | EmbeddingEvaluation:
-    """Run models in this process, by packages that not everybody has."""
-    run: Callable[[Request, Tell], Evaluation | EmbeddingEvaluation]
+    """Run models in this process."""
+
+    def tell(what: str, value: Any) -> None:
+        if what == DONE and progress is not None:
+            progress(*value)
+
+    of_tokens = _FOLDER in kinds  # whose embeddings are the means of those of tokens
+    pairs = zip(kinds, request.paths, strict=True)
+    return run_on_text(request, [_found(kind, path, of_tokens) for kind, path in pairs], tell)
+
+
+def _found(kind: str, path: str, of_tokens: bool) -> Found:
+    """Open a model, by packages that not everybody has."""
     try:
         if kind == _FOLDER:
-            from pyarrowquant.evaluation.folders import run_by_transformers as run
+            from pyarrowquant.evaluation.folders import Folder
         else:
-            from pyarrowquant.evaluation.onnx_models import run_by_onnxruntime as run
+            from pyarrowquant.evaluation.onnx_models import OnnxFile
     except ImportError as error:
         what, packages, extra = _NEEDED[kind]
         raise ImportError(
             f"Evaluating {what} runs them with {packages} ({error}): "
             f"pip install 'pyarrowquant[{extra}]'"
         ) from error
-
-    def tell(what: str, value: Any) -> None:
-        if what == DONE and progress is not None:
-            progress(*value)
-
-    return run(request, tell)
+    return Folder(path) if kind == _FOLDER else OnnxFile(path, of_tokens)
 
 
 def _check_gguf(place: Location) -> None:

@@ -20,10 +20,7 @@ from pyarrowquant.calibration.loading import (
     tokenizer_of,
     without_bars,
 )
-from pyarrowquant.evaluation.counting import Evaluation, Part, Tell
-from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
-from pyarrowquant.evaluation.in_process import run_on_text
-from pyarrowquant.evaluation.request import Request
+from pyarrowquant.evaluation.counting import Part
 from pyarrowquant.reading.config import CONFIG, is_of_mlx, quantizations_in, read_config
 from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.positions import positions_in
@@ -41,20 +38,6 @@ _PREDICTING = {
 _MORE_THAN_TEXT = {"pixel_values", "decoder_input_ids"}
 
 
-def run_by_transformers(request: Request, tell: Tell) -> Evaluation | EmbeddingEvaluation:
-    """Let transformers run models of folders on a text, as float32.
-
-    Parameters
-    ----------
-    request : Request
-    tell : callable
-        As of `Run`.
-    """
-    found = [Folder(path) for path in request.paths]
-    with _threads(request.threads):
-        return run_on_text(request, found, tell)
-
-
 class Folder:
     """A model whose weights are not loaded yet, a `Found`."""
 
@@ -68,9 +51,8 @@ class Folder:
     def tokenizer(self) -> FolderTokenizer:
         return FolderTokenizer(self.path)
 
-    def load(self, _: int) -> FolderModel:
-        """Load it; torch has the threads for all models."""
-        return FolderModel(self.path, self._class, self._config)
+    def load(self, threads: int) -> FolderModel:
+        return FolderModel(self.path, self._class, self._config, threads)
 
 
 class FolderTokenizer:
@@ -99,10 +81,11 @@ class FolderModel:
         Of transformers.
     config : object
         Of transformers.
+    threads : int
     """
 
-    def __init__(self, folder: str, model_class: Any, config: Any) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, model_class: Any, config: Any, threads: int) -> None:
+        self._folder, self._threads = folder, threads
         method = _method_of(config)  # which loading changes
         try:
             with without_bars():
@@ -139,7 +122,7 @@ class FolderModel:
 
     def _run(self, model: Any, tokens: Sequence[int], wanted: str, **more: Any) -> Any:
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _threads(self._threads):
                 return getattr(model(input_ids=torch.tensor([tokens]), **more), wanted)
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(

@@ -11,10 +11,7 @@ import numpy.typing as npt
 from pyarrowquant._core.quoting import first_few
 from pyarrowquant.calibration.onnx_feeds import Feeds
 from pyarrowquant.calibration.onnx_session import OnnxSession, beside_or_above, onnx_tokenizer
-from pyarrowquant.evaluation.counting import Evaluation, Part, Tell
-from pyarrowquant.evaluation.embedding import EmbeddingEvaluation
-from pyarrowquant.evaluation.in_process import run_on_text
-from pyarrowquant.evaluation.request import Request
+from pyarrowquant.evaluation.counting import Part
 from pyarrowquant.reading.config import CONFIG, read_config
 from pyarrowquant.reading.location import Location, locate
 from pyarrowquant.reading.onnx_model import import_onnx, load_model
@@ -26,22 +23,17 @@ _EMBEDDINGS = {"sentence_embedding": 2, "last_hidden_state": 3, "token_embedding
 _MASKED = "ForMaskedLM"
 
 
-def run_by_onnxruntime(request: Request, tell: Tell) -> Evaluation | EmbeddingEvaluation:
-    """Let ONNX Runtime run models on a text.
+class OnnxFile:
+    """A model whose weights are not loaded yet, a `Found`.
 
     Parameters
     ----------
-    request : Request
-    tell : callable
-        As of `Run`.
+    path : str
+    of_tokens : bool
+        Whether to take embeddings of tokens, where there are any, and not that of the text.
     """
-    return run_on_text(request, [OnnxFile(path) for path in request.paths], tell)
 
-
-class OnnxFile:
-    """A model whose weights are not loaded yet, a `Found`."""
-
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, of_tokens: bool) -> None:
         self.path = path
         self._location = locate(path, None)
         graph = load_model(import_onnx("Running"), self._location).graph
@@ -49,7 +41,7 @@ class OnnxFile:
         beside = beside_or_above(self._location, CONFIG)
         config = {} if beside is None else read_config(beside)
         self.longest_context = positions_in(config)
-        self._output = _output_of(self._location, graph, config)
+        self._output = _output_of(self._location, graph, config, of_tokens)
         self.predicts = self._output == _LOGITS
 
     def tokenizer(self) -> OnnxTokenizer:
@@ -111,13 +103,13 @@ class OnnxModel:
         return found[0]  # type: ignore[no-any-return]
 
 
-def _output_of(location: Location, graph: Any, config: Mapping[str, Any]) -> str:
+def _output_of(location: Location, graph: Any, config: Mapping[str, Any], of_tokens: bool) -> str:
     """Return the output of logits or embeddings."""
     outputs = {value.name: value for value in graph.output}
     if _LOGITS in outputs:
         _check_predicts(location, outputs[_LOGITS], config)
         return _LOGITS
-    for name in _EMBEDDINGS:
+    for name in sorted(_EMBEDDINGS, key=lambda each: of_tokens and _EMBEDDINGS[each] == 2):
         if name in outputs:
             return name
     raise ValueError(

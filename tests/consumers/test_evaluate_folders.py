@@ -125,7 +125,16 @@ def test_what_cannot_be_evaluated_is_said(model: Path, text: Path, tmp_path: Pat
     succeeded("quantize", model, mlx, "--to", "mlx")
     assert "is MLX's, which transformers does not run" in said(mlx, "--against", model)
     succeeded("quantize", model, gguf)
-    assert f"{gguf} is a GGUF file, and {model} is a folder" in said(gguf, "--against", model)
+    for pair, kinds in (
+        ((gguf, model), f"{gguf} is a GGUF file, and {model} is a folder"),
+        ((model, gguf), f"{model} is a folder, and {gguf} is a GGUF file"),
+    ):
+        error = said(pair[0], "--against", pair[1])
+        assert kinds in error
+        assert f"`pyarrowquant dequantize {model} x.gguf` makes a GGUF file" in error
+    plain = tmp_path / "plain.gguf"
+    succeeded("dequantize", model, plain)
+    succeeded("evaluate", gguf, "--against", plain, "--text", text, "--context", CONTEXT)
     assert "a folder without config.json" in said(tmp_path)
     assert re.search(r"model takes up to \d+ tokens", said(model, "--context", 99999, code=2))
     other = tmp_path / "other"

@@ -147,12 +147,10 @@ def test_what_cannot_be_evaluated_is_said(tmp_path: Path, text: Path) -> None:
     error = said(encoder, "--against", decoder)
     assert f"'{decoder}' predicts the next token, and '{encoder}' gives embeddings" in error
     assert "that it was made from by --against" in said(encoder, code=2)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "config.json").write_text("{}")
     gguf = gguf_models.saved(tmp_path / "model.gguf")
-    for other, kind in ((tmp_path / "folder", "a folder"), (gguf, "a GGUF file")):
-        error = said(decoder, "--against", other)
-        assert f"{decoder} is an ONNX model, and {other} is {kind}" in error
+    error = said(decoder, "--against", gguf)
+    assert f"{decoder} is an ONNX model, and {gguf} is a GGUF file" in error
+    assert "give a GGUF file of its model, or a folder and an ONNX model" in error
     pooled = saved(tmp_path / "other.onnx", proto(arrays, "pooler_output"))
     assert f"{pooled} has the outputs pooler_output. Only models with the output" in said(pooled)
     classes = saved(tmp_path / "classes.onnx", proto(arrays, "logits", dimensions=2))
