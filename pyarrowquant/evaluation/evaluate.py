@@ -85,8 +85,8 @@ def evaluate(
     UsageError
         An argument is out of bounds, or a model that gives embeddings has none beside it.
     ValueError
-        What runs models does not run one, or llama.cpp ends by it, the models are of different
-        kinds, the vocabularies differ, or the text is too short or no UTF-8.
+        What runs models does not run one, or llama.cpp ends by it, only one of two is GGUF, the
+        vocabularies differ, or the text is too short or no UTF-8.
     FileNotFoundError
     ImportError
         The extra is not installed, or llama.cpp cannot be loaded.

@@ -103,6 +103,8 @@ class Architecture:
         Whether transformers has the embeddings as the head where config.json does not say it.
     pooling : str or None
         How embeddings of tokens make that of a text, where no file says it.
+    ignored : sequence of str
+        Keys of config.json that say nothing of it, though they do of others.
     """
 
     name: ClassVar[str]
@@ -113,9 +115,10 @@ class Architecture:
     needs_head: ClassVar[bool] = False
     ties: ClassVar[bool] = False
     pooling: ClassVar[str | None] = None
+    ignored: ClassVar[Sequence[str]] = ()
 
     def __init__(self, hyperparameters: Hyperparameters, model_class: str) -> None:
-        self.hyperparameters = hyperparameters
+        self.hyperparameters = hyperparameters.without(self.ignored)
         self.model_class = model_class
         self._check()
         gguf = import_gguf("Writing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +37,11 @@ class Hyperparameters:
     def completed(self, usual: Mapping[str, Any]) -> Hyperparameters:
         """Return the same with what holds for keys that are not there."""
         return Hyperparameters(self._said, self.path, usual)
+
+    def without(self, keys: Sequence[str]) -> Hyperparameters:
+        """Return the same, but for keys that a model does not look at."""
+        said = {key: value for key, value in self._said.items() if key not in keys}
+        return Hyperparameters(said, self.path, self._usual)
 
     def get(self, *keys: str) -> Any:
         """Return what the first key that is there says, or None, which null is too."""

@@ -37,6 +37,7 @@ class Bert(Architecture):
     has_own_head_size = False
     ties = True
     counts_positions = True
+    ignored = ("num_key_value_heads", "n_kv_heads")  # as each head has keys of its own
 
     @classmethod
     def within(cls, name: str) -> str:
