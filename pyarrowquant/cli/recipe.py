@@ -13,6 +13,7 @@ from pyarrowquant._core.quoting import enumerated
 from pyarrowquant.cli._read_files import ReadFiles
 from pyarrowquant.cli._show import json_option, quoted_path, show_columns, show_json
 from pyarrowquant.conversion.destination import check_destination
+from pyarrowquant.conversion.importance import reader_with_importance
 from pyarrowquant.conversion.source import local_path
 from pyarrowquant.formats._gguf_mixes import described
 from pyarrowquant.formats._outputs import Outputs
@@ -104,6 +105,12 @@ def _explain(mix: str) -> None:
     default="squared_error",
     show_default=True,
 )
+@click.option(
+    "--importance",
+    "--imatrix",
+    help="Importance of columns: a file of calibrate (.safetensors), or of llama-imatrix (.gguf, "
+    ".dat).",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Default: the CPUs of this process.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION if it exists.")
 @json_option
@@ -114,6 +121,7 @@ def fit(
     candidates: tuple[str, ...],
     rules: str | None,
     objective: str,
+    importance: str | None,
     threads: int | None,
     overwrite: bool,
     as_json: bool,
@@ -130,11 +138,12 @@ def fit(
     with read.reading():
         model = open_source(source)
         model.check_names(need_names=True)
+        chosen = recipe_of(rules)
         fitted = Recipe.fit(
-            model.reader(),
+            reader_with_importance(importance, model, chosen),
             bits_per_weight,
             [_settings(candidate) for candidate in candidates] or None,
-            recipe=recipe_of(rules),
+            recipe=chosen,
             objective=objective,
             threads=threads,
             progress=sys.stderr.isatty(),

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrowquant._core.encodings import ENCODINGS, SUPER_SIZE
 from pyarrowquant._core.group_sizes import in_row
 from pyarrowquant._core.quoting import first_names, quoted
-from pyarrowquant._core.settings import SettingOverrides
+from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant._core.shapes import product
 from pyarrowquant.conversion.importance_names import under_names_of_layers
 from pyarrowquant.conversion.viewing import Viewed
@@ -24,7 +24,8 @@ from pyarrowquant.llama_cpp.original_names import originals_among
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.importance import Importance, open_importance
 from pyarrowquant.reading.model import Model
-from pyarrowquant.recipes.planned import PlannedLayer
+from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
+from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.rescaling.view import RescaledModel
 
 _COLUMN = "importance"
@@ -54,6 +55,21 @@ def importance_in(
             f"'{model.location}' has a column {_COLUMN} of its own: leave out importance="
         )
     return open_importance(path)
+
+
+def reader_with_importance(
+    path: str | os.PathLike[str] | None, model: Model, recipe: Recipe | None
+) -> pa.RecordBatchReader:
+    """Give all weights of a model, with the importance that a file has of what is not skipped."""
+    importance = importance_in(path, model, {})
+    if importance is None:
+        return model.reader()
+    layers = [
+        plan_layer(tensor.name, tensor.shape, Settings(method="mse"), recipe)
+        for tensor in model.all_tensors
+        if model.can_quantize(tensor)
+    ]
+    return with_importance(model.reader(), of_layers(importance, layers, model).values)
 
 
 def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Model) -> Importance:

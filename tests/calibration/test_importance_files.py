@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hf_folders
 import numpy as np
+import pyarrow as pa
 import pytest
 from commands import failed, run, succeeded
 from safetensors.numpy import save_file
@@ -124,6 +125,32 @@ def test_importance_of_another_model_is_refused(tmp_path: Path) -> None:
     said = failed("quantize", folder, tmp_path / "out.gguf", "--importance", short)
     assert "255 values" in said
     assert "256 columns" in said
+
+
+def test_recipe_fit_weighs_errors_by_a_file(tmp_path: Path) -> None:
+    """As Recipe.fit does by the column of a table."""
+    folder, values = folder_of(tmp_path)
+    values = {name: array**6 for name, array in values.items() if "embed" not in name}
+    file = importance_file(tmp_path / "i.safetensors", values)
+    budget = ("--bits-per-weight", 4.25, "--recipe", "text")
+    with_file, without = tmp_path / "with.json", tmp_path / "without.json"
+    succeeded("recipe", "fit", folder, with_file, *budget, "--importance", file)
+    succeeded("recipe", "fit", folder, without, *budget)
+    tensors = {name: tensor for name, tensor in hf_folders.llama().items() if tensor.ndim == 2}
+    table = pyarrowquant.numpy_to_arrow_table(tensors)
+    lists = pa.array([values.get(name) for name in tensors], pa.list_(pa.float32()))
+    fitted = pyarrowquant.Recipe.fit(
+        table.append_column("importance", lists), 4.25, recipe=pyarrowquant.Recipe.preset("text")
+    )
+
+    def bits(recipe: pyarrowquant.Recipe) -> dict[str, object]:
+        return {name: recipe.settings_of(name, each.shape) for name, each in tensors.items()}
+
+    assert bits(pyarrowquant.Recipe.load(with_file)) == bits(fitted)
+    assert bits(pyarrowquant.Recipe.load(with_file)) != bits(pyarrowquant.Recipe.load(without))
+    other = importance_file(tmp_path / "other.safetensors", {"a": values["lm_head.weight"]})
+    error = failed("recipe", "fit", folder, tmp_path / "x.json", *budget, "--importance", other)
+    assert "It is of another model" in error
 
 
 def test_what_cannot_be_calibrated_is_said_before_torch_is_needed(tmp_path: Path) -> None:
