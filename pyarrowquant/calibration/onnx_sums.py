@@ -34,9 +34,14 @@ class Sums:
 def give_sums(model: OnnxModel) -> list[Sums]:
     """Change the graph of a model so that it gives these, and nothing else.
 
-    Layers that are multiplied within If, Loop and Scan are left out; where all are, that is an
-    error.
+    Layers that are multiplied within If, Loop and Scan are left out; where all are, or where there
+    are none, that is an error.
     """
+    if not model.layers:
+        raise ValueError(
+            f"{model.location} has no MatMul or Gemm with a float weight. If it is quantized, "
+            "calibrate the model that it was made from"
+        )
     onnx = import_onnx("Running")
     proto = model.proto
     graph = proto.graph

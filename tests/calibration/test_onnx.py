@@ -283,3 +283,11 @@ def test_products_within_branches_are_not_seen(tmp_path: Path) -> None:
     path, text = saved(tmp_path, proto)
     error = failed("calibrate", path, text, tmp_path / "i.safetensors")
     assert "all layers are within If, Loop or Scan" in error
+
+
+def test_quantized_products_are_said_to_be_such(tmp_path: Path) -> None:
+    path, text = saved(tmp_path, model())
+    out = tmp_path / "q.onnx"
+    succeeded("quantize", path, out, "--group-size", 32)
+    error = failed("calibrate", out, text, tmp_path / "i.safetensors")
+    assert f"{out} has no MatMul or Gemm with a float weight. If it is quantized, cal" in error
