@@ -18,7 +18,7 @@ from pyarrowquant._core.quoting import first_few, quoted
 from pyarrowquant.calibration.names import folder_names
 from pyarrowquant.calibration.partial import Partial, remove_finished
 from pyarrowquant.calibration.squares import Squares
-from pyarrowquant.calibration.texts import Text, texts_in
+from pyarrowquant.calibration.texts import Text, parts_of, texts_in
 from pyarrowquant.conversion.destination import check_destination
 from pyarrowquant.conversion.partial.identity import check_unchanged, source_files
 from pyarrowquant.errors import UsageError
@@ -38,6 +38,7 @@ _USUAL_TOKENS = 32_768
 _USUAL_CONTEXT = 512
 _LEAST_CONTEXT = 8
 _LEAST_TOKENS = 256  # fewer say little about thousands of columns
+_CHARACTERS = 16  # of a text for each token that is used; few have as many
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,9 @@ def _run(model: Model, windows: Sequence[Sequence[int]]) -> dict[str, Any]:
 
 def _windows(runner: _Runner, texts: Sequence[Text], tokens: int, context: int) -> list[list[int]]:
     """Cut texts into windows, each with what begins a text, and choose from all parts of them."""
-    first, tokens_of_texts = runner.tokens_of([text.content for text in texts])
+    most = max(1, tokens // context)
+    contents = parts_of([text.content for text in texts], _CHARACTERS * tokens, most)
+    first, tokens_of_texts = runner.tokens_of(contents)
     step = context - len(first)
     ids = [each for tokens_of_text in tokens_of_texts for each in tokens_of_text]
     if len(ids) < _LEAST_TOKENS:
@@ -247,7 +250,6 @@ def _windows(runner: _Runner, texts: Sequence[Text], tokens: int, context: int) 
             f"importance: give {_LEAST_TOKENS} or more, best thousands"
         )
     windows = [[*first, *ids[begin : begin + step]] for begin in range(0, len(ids), step)]
-    most = max(1, tokens // context)
     if len(windows) > most:
         windows = [windows[i * len(windows) // most] for i in range(most)]
     return windows

@@ -54,7 +54,9 @@ class TransformersRunner:
     def tokens_of(self, texts: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Return what the model's tokenizer puts before each text, and the tokens of each."""
         tokenizer = tokenizer_of(self._folder)
-        tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        tokens = [  # not verbose, or it would warn of texts that are longer than a window
+            tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts
+        ]
         plain = tokenizer("a", add_special_tokens=False)["input_ids"]
         return before_text(tokenizer("a")["input_ids"], plain), tokens
 

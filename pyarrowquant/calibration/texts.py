@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,6 +14,7 @@ from pyarrowquant.reading.location import locate
 from pyarrowquant.reading.text import read_text
 
 BUILT_IN = "built-in"
+_SPACE = re.compile(r"\s")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,35 @@ def _read(path: str | os.PathLike[str]) -> Text:
 
 def _text(name: str, data: bytes) -> Text:
     return Text(name, data.decode("utf-8-sig"), hashlib.sha256(data).hexdigest())
+
+
+def parts_of(texts: Sequence[str], most: int, count: int) -> list[str]:
+    """Return texts that have so many characters together, of longer ones parts from everywhere.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    most : int
+        Characters of all.
+    count : int
+        About how many parts there are, each of which begins between words.
+    """
+    total = sum(map(len, texts))
+    if total <= most:
+        return list(texts)
+    return [_parts(text, most * len(text) // total, count * len(text) // total) for text in texts]
+
+
+def _parts(text: str, most: int, count: int) -> str:
+    count = max(1, count)
+    size = most // count
+    found = []
+    for number in range(count):
+        begin = number * len(text) // count
+        space = _SPACE.search(text, begin, begin + size) if number else None
+        begin = begin if space is None else space.start()
+        found.append(text[begin : begin + size])
+    return "".join(found)
 
 
 def before_text(with_special: Sequence[int], plain: Sequence[int]) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -291,3 +293,31 @@ def test_quantized_products_are_said_to_be_such(tmp_path: Path) -> None:
     succeeded("quantize", path, out, "--group-size", 32)
     error = failed("calibrate", out, text, tmp_path / "i.safetensors")
     assert f"{out} has no MatMul or Gemm with a float weight. If it is quantized, cal" in error
+
+
+# Runs `calibrate` on some tokens of a text, and prints how much memory the process took at most.
+MEASURED = """
+import resource, sys
+import pyarrowquant
+pyarrowquant.calibrate(sys.argv[1], sys.argv[3], [sys.argv[2]], tokens=2560, context=64)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_of_long_texts_little_is_made_into_tokens(tmp_path: Path) -> None:
+    """From all parts: of 10 MB, of which a tenth is of other words."""
+    path, text = saved(tmp_path, model())
+    out = tmp_path / "i.safetensors"
+    text.write_text("dog " * 2_250_000 + "fox " * 250_000)
+    command = [sys.executable, "-c", MEASURED, *map(str, (path, text, out))]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(ran.stdout) < 500_000_000
+    kinds, counts = [], []
+    for word in ("dog ", "fox "):
+        ids = hf_folders.bpe().encode(word * 640).ids
+        counts.append(len(ids))
+        kinds.append(np.square(ARRAYS["table"][ids].astype(np.float64)).mean(0))
+    found = load_file(out)["up"] - kinds[0]
+    part = found @ (kinds[1] - kinds[0]) / np.square(kinds[1] - kinds[0]).sum()
+    assert part == pytest.approx(counts[1] / (9 * counts[0] + counts[1]), rel=0.1)
+    np.testing.assert_allclose(found, part * (kinds[1] - kinds[0]), atol=0.05)
