@@ -24,7 +24,7 @@ from pyarrowquant.calibration.partial import WINDOWS_TOGETHER, Partial
 from pyarrowquant.calibration.squares import Squares, check_finite
 from pyarrowquant.calibration.texts import before_text
 from pyarrowquant.calibration.turns import in_turns
-from pyarrowquant.calibration.weights import deferred_weights
+from pyarrowquant.calibration.weights import deferred_source
 from pyarrowquant.reading.model import Model
 
 _NO_TEXT = "Models that need sound or images cannot be calibrated: quantize them without importance"
@@ -105,11 +105,7 @@ class TransformersRunner:
         """
         source: dict[str, Any] = {"pretrained_model_name_or_path": self._folder}
         if not self._model.has_unread_codes:
-            source = {
-                "pretrained_model_name_or_path": None,
-                "config": self._class.config_class.from_dict(self._model.config),
-                "state_dict": deferred_weights(self._model),
-            }
+            source = deferred_source(self._model, self._class)
         try:
             with without_bars(), Deferred.recording():
                 loaded, said = self._class.from_pretrained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,24 @@ from pyarrowquant.reading.tensors import CodedTensor
 from pyarrowquant.reading.turned import as_floats
 
 
-def deferred_weights(model: Model) -> dict[str, Deferred]:
-    """Return what a float checkpoint of a model has; codes are decoded."""
+def deferred_source(model: Model, model_class: Any) -> dict[str, Any]:
+    """Return arguments of from_pretrained of a class of transformers; codes are decoded."""
+    return {
+        "pretrained_model_name_or_path": None,
+        "config": model_class.config_class.from_dict(model.config),
+        "state_dict": _deferred_weights(model),
+    }
+
+
+def decoded_source(model: Model, model_class: Any) -> dict[str, Any]:
+    """Return the same with tensors that are read and decoded already."""
+    source = deferred_source(model, model_class)
+    weights = {name: weight.made() for name, weight in source["state_dict"].items()}
+    return {**source, "state_dict": weights}
+
+
+def _deferred_weights(model: Model) -> dict[str, Deferred]:
+    """Return what a float checkpoint of a model has."""
     found = {}
     tensors = {tensor.name: tensor for tensor in as_floats(model).all_tensors}
     for path in model.files:

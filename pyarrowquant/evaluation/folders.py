@@ -20,9 +20,12 @@ from pyarrowquant.calibration.loading import (
     tokenizer_of,
     without_bars,
 )
+from pyarrowquant.calibration.weights import decoded_source
 from pyarrowquant.evaluation.counting import Part
 from pyarrowquant.reading.config import CONFIG, is_of_mlx, quantizations_in, read_config
-from pyarrowquant.reading.location import locate
+from pyarrowquant.reading.location import Location, locate
+from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.models import open_model
 from pyarrowquant.reading.positions import positions_in
 
 # Classes that predict the next token of a text, some of images, too.
@@ -43,16 +46,17 @@ class Folder:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        said = read_config(locate(path, None).within(CONFIG))
+        location = locate(path, None)
+        said = read_config(location.within(CONFIG))
         self._class, self.predicts = _class_of(path, said)
-        self._config = _config_of(path, said)
+        self._quantized = _quantized_model(location, said)
         self.longest_context = positions_in(said)
 
     def tokenizer(self) -> FolderTokenizer:
         return FolderTokenizer(self.path)
 
     def load(self, threads: int) -> FolderModel:
-        return FolderModel(self.path, self._class, self._config, threads)
+        return FolderModel(self.path, self._class, self._quantized, threads)
 
 
 class FolderTokenizer:
@@ -79,25 +83,26 @@ class FolderModel:
     folder : str
     model_class : type
         Of transformers.
-    config : object
-        Of transformers.
+    quantized : Model or None
+        What has its weights, if they are codes.
     threads : int
     """
 
-    def __init__(self, folder: str, model_class: Any, config: Any, threads: int) -> None:
+    def __init__(
+        self, folder: str, model_class: Any, quantized: Model | None, threads: int
+    ) -> None:
         self._folder, self._threads = folder, threads
-        method = _method_of(config)  # which loading changes
+        source: dict[str, Any] = {"pretrained_model_name_or_path": folder}
         try:
+            if quantized is not None and not quantized.has_unread_codes:
+                source = decoded_source(quantized, model_class)
             with without_bars():
                 loaded, said = model_class.from_pretrained(
-                    folder,
-                    config=config,
+                    **source,
                     output_loading_info=True,
                     ignore_mismatched_sizes=True,  # which is told of below
                     dtype=torch.float32,
                 )
-                if method == "bitsandbytes":  # whose kernels would round what layers read
-                    loaded = loaded.dequantize(torch.float32).float()
         except (RuntimeError, ValueError, OSError) as error:  # also of shapes, and damaged files
             raise ValueError(
                 f"'{folder}': transformers cannot load it as {model_class.__name__}: "
@@ -154,23 +159,20 @@ def _takes_text_alone(found: Any) -> bool:
     return "input_ids" in takes and not _MORE_THAN_TEXT.intersection(takes)
 
 
-def _config_of(folder: str, said: Mapping[str, Any]) -> Any:
-    """Return a configuration by which transformers decodes weights, to compute with floats."""
-    for key, quantization in quantizations_in(said):
+def _quantized_model(location: Location, said: Mapping[str, Any]) -> Model | None:
+    """Return a model with codes, for its weights to be decoded here; None if it has floats.
+
+    transformers decodes those of compressed-tensors by one of several schemes, or computes with
+    rounded activations; it leaves out some scales of experts.
+    """
+    quantizations = list(quantizations_in(said))
+    for key, quantization in quantizations:
         if is_of_mlx(quantization):
             raise ValueError(
-                f"'{folder}': {key} of its config.json is MLX's, which transformers does not run. "
-                "`pyarrowquant dequantize` makes a folder that it runs"
+                f"'{location}': {key} of its config.json is MLX's, which transformers does not "
+                "run. `pyarrowquant dequantize` makes a folder that it runs"
             )
-    config = transformers.AutoConfig.from_pretrained(folder)
-    if _method_of(config) == "compressed-tensors":
-        config.quantization_config["dequantize"] = True
-    return config
-
-
-def _method_of(config: Any) -> object:
-    said = getattr(config, "quantization_config", None)
-    return said.get("quant_method") if isinstance(said, dict) else None
+    return open_model(location) if quantizations else None
 
 
 @contextmanager

@@ -89,6 +89,30 @@ def test_numbers_are_those_of_the_formulas(
     assert_figures(found, q, p, behind, CONTEXT, Tolerances(1e-3, 1e-3, 0.01))
 
 
+def test_folders_of_several_widths(model: Path, text: Path, tmp_path: Path) -> None:
+    out, rules = tmp_path / "out", tmp_path / "rules.json"
+    named = [{"match": "*mlp*", "bit_width": 3}, {"match": "*o_proj*", "bit_width": 8}]
+    rules.write_text(json.dumps({"extends": "text", "rules": named}))
+    succeeded("quantize", model, out, "--to", "compressed-tensors", "--recipe", rules)
+    groups = json.loads((out / "config.json").read_text())["quantization_config"]["config_groups"]
+    assert {group["weights"]["num_bits"] for group in groups.values()} == {3, 4, 8}
+    q, behind = distributions(out)
+    p, _ = distributions(model)
+    found = evaluate(out, text, against=model, context=CONTEXT, threads=1)
+    assert_figures(found, q, p, behind, CONTEXT, Tolerances(1e-3, 1e-3, 0.01))
+
+
+def test_experts_that_transformers_decodes_without_a_scale(text: Path, tmp_path: Path) -> None:
+    folder, out, plain = tmp_path / "model", tmp_path / "out", tmp_path / "plain"
+    saved(folder, "Qwen3MoeForCausalLM")
+    succeeded("quantize", folder, out, "--to", "compressed-tensors", "--recipe", "NVFP4A16")
+    succeeded("dequantize", out, plain)
+    q, behind = distributions(plain)
+    p, _ = distributions(folder)
+    found = evaluate(out, text, against=folder, context=CONTEXT, threads=1)
+    assert_figures(found, q, p, behind, CONTEXT, Tolerances(1e-3, 1e-3, 0.01))
+
+
 def test_a_model_differs_nothing_from_itself(model: Path, text: Path) -> None:
     found = evaluate(model, text, against=model)
     assert found.perplexity == found.reference_perplexity
