@@ -17,9 +17,13 @@ from pyarrowquant.reading.turned import as_floats
 
 def deferred_source(model: Model, model_class: Any) -> dict[str, Any]:
     """Return arguments of from_pretrained of a class of transformers; codes are decoded."""
+    config = model_class.config_class.from_pretrained(str(model.folder))  # also with Infinity
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
     return {
         "pretrained_model_name_or_path": None,
-        "config": model_class.config_class.from_dict(model.config),
+        "config": config,
         "state_dict": _deferred_weights(model),
     }
 

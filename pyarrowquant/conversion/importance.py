@@ -24,6 +24,7 @@ from pyarrowquant.llama_cpp.original_names import originals_among
 from pyarrowquant.reading.gguf import GgufModel
 from pyarrowquant.reading.importance import Importance, open_importance
 from pyarrowquant.reading.model import Model
+from pyarrowquant.reading.tensors import CodedTensor
 from pyarrowquant.recipes.planned import PlannedLayer, plan_layer
 from pyarrowquant.recipes.recipe import Recipe
 from pyarrowquant.rescaling.view import RescaledModel
@@ -31,6 +32,7 @@ from pyarrowquant.rescaling.view import RescaledModel
 _COLUMN = "importance"
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 _LISTS = pa.list_(pa.float32())
+_TURNED_STACKS = ("experts.gate_up_proj", "experts.down_proj")  # of floats of gpt-oss
 # llama.cpp, too, does without it where the sizes differ.
 _EMBEDDINGS = "token_embd.weight"
 # What llama.cpp makes of DeepSeek's kv_b_proj, a matrix for each head. Those of keys have its rows
@@ -87,23 +89,34 @@ def of_layers(importance: Importance, layers: Sequence[PlannedLayer], model: Mod
     for layer in wanted:
         name = str(layer.name)
         values = _values_of(layer, originals.get(name, ()), renamed)
-        if values is None or not _fits(layer, values.shape, importance):
+        if (
+            values is None
+            or _is_of_rows(layer, values, model)
+            or not _fits(layer, values.shape, importance)
+        ):
             lacking.append(name)
         else:
             found[name] = values.reshape(-1)
+    known.update(of_llama_cpp, (tensor.name for tensor in model.all_tensors))
+    others = [name for name in importance.values if name not in known]
     if wanted and not found:
+        count = len(importance.values)
+        is_other = len(others) == count
         raise ValueError(
-            f"'{importance.name}' has the importance of {len(importance.values)} layers, such as "
-            f"{quoted(next(iter(importance.values)))}, and of none that '{model.location}' has. It "
-            "is of another model"
+            f"'{importance.name}' has the importance of {count} layer{'s'[: count != 1]}, such as "
+            f"{quoted(next(iter(importance.values)))}, and of none that "
+            + (
+                f"'{model.location}' has. It is of another model"
+                if is_other
+                else f"is quantized of '{model.location}'. Leave it out"
+            )
         )
     if lacking:
         _warn(
             f"Without importance in '{importance.name}', so quantized as without a file: "
             f"{first_names(lacking)}"
         )
-    known.update(of_llama_cpp, (tensor.name for tensor in model.all_tensors))
-    if others := [name for name in importance.values if name not in known]:
+    if others:
         _warn(
             f"Not used of '{importance.name}', as '{model.location}' has no such layers: "
             f"{first_names(others)}"
@@ -146,6 +159,18 @@ def _values_of(layer: PlannedLayer, originals: Sequence[str], importance: Import
         if rest == 0 and int(expert[1]) < matrices:
             return values.reshape(matrices, -1)[int(expert[1])]
     return values
+
+
+def _is_of_rows(layer: PlannedLayer, values: Any, model: Model) -> bool:
+    """Whether values are of the rows of a stack, which are the inputs in floats of gpt-oss."""
+    if len(layer.shape) != 3 or values.size != layer.shape[0] * layer.shape[1]:
+        return False
+    if layer.shape[1] != layer.shape[2]:
+        return True
+    if (model.config or {}).get("model_type") != "gpt_oss":
+        return False
+    stack = next((each for each in model.all_tensors if each.name == layer.name), None)
+    return str(layer.name).endswith(_TURNED_STACKS) and not isinstance(stack, CodedTensor)
 
 
 def _fits(layer: PlannedLayer, shape: Sequence[int], importance: Importance) -> bool:

@@ -127,6 +127,40 @@ def test_importance_of_another_model_is_refused(tmp_path: Path) -> None:
     assert "256 columns" in said
 
 
+@pytest.mark.parametrize("inner", [64, 32])
+def test_stacks_whose_rows_are_inputs_do_without(tmp_path: Path, inner: int) -> None:
+    """As those of gpt-oss in checkpoints of floats, also where they are square."""
+    stack, other = "model.layers.0.mlp.experts.down_proj", "model.layers.0.self_attn.q_proj.weight"
+    tensors = hf_folders.weights({stack: (2, inner, 32), other: (64, 32)})
+    folder = hf_folders.write(
+        tmp_path / "model",
+        tensors,
+        architectures=["GptOssForCausalLM"],
+        hidden_size=32,
+        num_hidden_layers=1,
+    )
+    values = {
+        stack: RANDOM.exponential(size=2 * inner).astype(np.float32),
+        other: RANDOM.exponential(size=32).astype(np.float32),
+    }
+    counts = {f"{stack}.count": np.array([9, 9]), f"{other}.count": np.array([9])}
+    file = tmp_path / "i.safetensors"
+    save_file({**values, **counts}, file, metadata=SAID)
+    told = run("quantize", folder, tmp_path / "out.parquet", "--importance", file)
+    assert told.exit_code == 0, told.output
+    assert f"so quantized as without a file: {stack}\n" in told.stderr
+
+
+def test_a_file_of_what_is_not_quantized_is_said_to_be_such(tmp_path: Path) -> None:
+    folder, values = folder_of(tmp_path)
+    head = {"lm_head.weight": values["lm_head.weight"]}
+    file = importance_file(tmp_path / "i.safetensors", head)
+    command = ["quantize", folder, tmp_path / "out.parquet", "--recipe", "text"]
+    error = failed(*command, "--importance", file)
+    assert "has the importance of 1 layer, such as 'lm_head.weight', and of none that" in error
+    assert f"is quantized of '{folder}'. Leave it out" in error
+
+
 def test_recipe_fit_weighs_errors_by_a_file(tmp_path: Path) -> None:
     """As Recipe.fit does by the column of a table."""
     folder, values = folder_of(tmp_path)

@@ -222,6 +222,25 @@ def test_inputs_whose_squares_are_beyond_float32(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_configurations_may_say_infinity(tmp_path: Path) -> None:
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    config = transformers.Mamba2Config(
+        vocab_size=hf_folders.ROWS,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_heads=4,
+        head_dim=16,
+        n_groups=1,
+        state_size=8,
+    )
+    transformers.Mamba2ForCausalLM(config).save_pretrained(folder)
+    assert "Infinity" in (folder / "config.json").read_text()
+    save_tokenizer(folder)
+    text.write_text(TEXT)
+    succeeded("calibrate", folder, text, out, "--context", 64)
+    assert "backbone.layers.0.mixer.in_proj.weight" in load_file(out)
+
+
 def test_layers_of_conv1d_have_none(tmp_path: Path) -> None:
     folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
     torch.manual_seed(3)
