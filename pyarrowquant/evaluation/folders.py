@@ -140,6 +140,11 @@ def _class_of(folder: str, config: Mapping[str, Any]) -> tuple[Any, bool]:
     """Return the class of a model, and whether it predicts the next token."""
     named = config.get("architectures")
     name = named[0] if isinstance(named, list) and named else None
+    if name is None:
+        raise ValueError(
+            f"'{folder}': its config.json has no architectures, such as ['LlamaForCausalLM'], "
+            "which say how the model is run"
+        )
     if name in _PREDICTING:
         return getattr(transformers, name), True
     found = getattr(transformers, name, None) if isinstance(name, str) else None

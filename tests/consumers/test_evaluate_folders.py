@@ -146,6 +146,8 @@ def test_what_cannot_be_evaluated_is_said(model: Path, text: Path, tmp_path: Pat
     for name in ("ViTModel", "T5ForConditionalGeneration", "PreTrainedModel", "nothing", 5):
         (seen / "config.json").write_text(json.dumps({"architectures": [name]}))
         assert f"{name!r} of its config.json is no class of transformers that" in said(seen)
+    (seen / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert f"'{seen}': its config.json has no architectures, such as" in said(seen)
     succeeded("quantize", model, mlx, "--to", "mlx")
     assert "is MLX's, which transformers does not run" in said(mlx, "--against", model)
     succeeded("quantize", model, gguf)
