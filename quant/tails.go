@@ -10,7 +10,9 @@ import (
 // Where nothing is known of the inputs of a layer, its weights tell a little: a column whose
 // weights have heavier tails than those of others reads larger inputs, as a rule. That was so in
 // most kinds of layers of the models that were tried, and in none the other way round. So method
-// "mse" weighs columns by that, and is nearer to the model's output.
+// "mse" weighs columns by that, and is nearer to the model's output. Columns whose weights are
+// larger than those beside them weigh more, too: a search cuts them off for the sake of all others,
+// and where a few are several times as large, their inputs are as well.
 const (
 	// leastTailRows is by how many rows columns are judged at least: fewer say more of chance.
 	leastTailRows = 64
@@ -22,6 +24,9 @@ const (
 	// leastTail is the least weight of a column beside others that are fitted with it: a guess
 	// must not leave out any.
 	leastTail = 1.0 / 256
+	// largeColumn is how large the weights of a column are, beside the mean of those fitted with it,
+	// before that counts. With less some models came nearer, and others did not.
+	largeColumn = 1.5
 )
 
 // weighsTails tells whether the tails of a layer's weights are its importance.
@@ -46,6 +51,7 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 		return nil
 	}
 	var stripes tasks
+	magnitudes := make([][]float64, len(q.layers)) // of the columns of each layer, added up
 	for i := range q.layers {
 		l := &q.layers[i]
 		if !l.weighsTails() {
@@ -56,6 +62,7 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 			values: make([]float32, l.elements()/each.rows),
 			stack:  kernel.Stack{Columns: each.columns, Elements: each.elements()},
 		}
+		magnitudes[i] = make([]float64, len(l.importance.values))
 		for first := 0; first < len(l.importance.values); first += each.columns {
 			for column := 0; column < each.columns; column += tailColumns {
 				stripes.add(unit{layer: i, column: first + column, columns: min(tailColumns, each.columns-column)})
@@ -64,18 +71,18 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 	}
 	err := stripes.run(ctx, q.options.Threads, func() worker {
 		tails := k.NewTails()
-		return func(_ int, u *unit) { q.layers[u.layer].weighStripe(u, tails) }
+		return func(_ int, u *unit) { q.layers[u.layer].weighStripe(u, tails, magnitudes[u.layer]) }
 	})
 	for i, t := range stripes {
 		if i == 0 || stripes[i-1].layer != t.layer {
-			q.layers[t.layer].compareTails()
+			q.layers[t.layer].compareTails(magnitudes[t.layer])
 		}
 	}
 	return err
 }
 
 // weighStripe weighs some columns, which are counted through all matrices of the stack.
-func (l *layer) weighStripe(u *unit, tails *kernel.Tails) {
+func (l *layer) weighStripe(u *unit, tails *kernel.Tails, magnitudes []float64) {
 	stack := l.importance.stack
 	size, rows := l.element.Size(), stack.Elements/stack.Columns
 	first := u.column/stack.Columns*stack.Elements + u.column%stack.Columns
@@ -88,15 +95,34 @@ func (l *layer) weighStripe(u *unit, tails *kernel.Tails) {
 	tails.End()
 	for i := range u.columns {
 		l.importance.values[u.column+i] = float32(tails.Weight(i))
+		magnitudes[u.column+i] = tails.Magnitude(i)
 	}
 }
 
-// compareTails makes the weights of columns that are fitted together parts of the largest.
-func (l *layer) compareTails() {
+// compareTails makes the weights of columns that are fitted together parts of the largest, after
+// those of large columns were made larger.
+func (l *layer) compareTails(magnitudes []float64) {
 	for group := range slices.Chunk(l.importance.values, l.together()) {
+		weighLargeColumns(group, magnitudes[:len(group)])
+		magnitudes = magnitudes[len(group):]
 		largest := slices.Max(group)
 		for i, weight := range group {
 			group[i] = max(weight/largest, leastTail)
+		}
+	}
+}
+
+// weighLargeColumns multiplies the weights of large columns by the squares of how large they are.
+func weighLargeColumns(weights []float32, magnitudes []float64) {
+	var sum float64
+	for _, magnitude := range magnitudes {
+		sum += magnitude
+	}
+	mean := sum / float64(len(magnitudes))
+	for i, magnitude := range magnitudes {
+		// Of zeros, and of sums beyond float32, nothing is known.
+		if ratio := magnitude / float64(largeColumn*mean); ratio > 1 {
+			weights[i] = float32(float64(weights[i]) * float64(ratio*ratio))
 		}
 	}
 }

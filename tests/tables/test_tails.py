@@ -53,6 +53,19 @@ def test_columns_are_weighted_by_their_tails(
     assert_weighted({"a": weights}, {"a": parts}, **options)
 
 
+@pytest.mark.parametrize("zero_point", ZERO_POINTS)
+def test_large_columns_are_not_cut_for_the_sake_of_others(zero_point: str) -> None:
+    weights = np.random.default_rng(3).standard_normal((256, 128)).astype(np.float32)
+    weights[:, 70] *= 6
+    options: dict[str, Any] = {"zero_point": zero_point, "group_size": 64}
+
+    def error(table: pa.Table) -> Any:
+        return np.square(decode(searched(table, **options))["a"] - weights)[:, 70].sum()
+
+    plain = error(weighted({"a": weights}, {"a": np.ones(128)}))
+    assert error(layer_table({"a": weights})) < plain / 4
+
+
 @pytest.mark.parametrize("bit_width", [2, 3, 4, 6])
 def test_weights_of_every_kind(bit_width: int) -> None:
     layers = dict(families(64, 203, seed=bit_width))

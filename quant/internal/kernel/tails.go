@@ -101,6 +101,9 @@ func (t *Tails) Weight(column int) float64 {
 	return float64(r * r)
 }
 
+// Magnitude is the sum of the magnitudes of a column's weights.
+func (t *Tails) Magnitude(column int) float64 { return t.magnitudes[column] }
+
 // loadMagnitudes widens len(out) elements of src without their signs. They are finite, or the
 // layer has a fault.
 func loadMagnitudes(out []float32, src []byte, t ElementType) {
