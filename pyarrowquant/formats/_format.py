@@ -22,6 +22,7 @@ from pyarrowquant.formats._layers import INTEGER_ONLY
 from pyarrowquant.formats._origin import Origin
 from pyarrowquant.formats._outline import Outline
 from pyarrowquant.formats._rules import preceded
+from pyarrowquant.formats._sensitivity import decoder_weights
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.tensors import CodedTensor, Tensor
 from pyarrowquant.recipes.bits import stored_bits
@@ -236,9 +237,10 @@ class Format(ABC):
     def error_weights(self, model: Model) -> Callable[[str, Sequence[int]], float] | None:
         """Return what a budget multiplies squared relative errors of layers by.
 
-        By default None: their squared errors count as they are.
+        None where squared errors of layers count as they are: by default of all models but
+        decoders.
         """
-        return None
+        return decoder_weights(tensor.name for tensor in model.all_tensors)
 
     def lacks(self, tensor: Tensor) -> str | None:
         """Say of what kind a tensor is that the format has no place for; None where it has one."""

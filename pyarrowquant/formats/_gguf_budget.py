@@ -1,4 +1,4 @@
-"""What a budget chooses from, and how much tensors matter for what a language model predicts."""
+"""What a budget chooses from, and what it minimizes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pyarrowquant._core.settings import SettingOverrides, Settings
 from pyarrowquant._core.shapes import product
+from pyarrowquant.formats._sensitivity import HEAD, SENSITIVITY
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.model import Model
 
@@ -31,21 +32,6 @@ _OTHER_BLOCKS: tuple[SettingOverrides, ...] = (
     {"bit_width": 5, "zero_point": "float"},
     _Q8_0,
 )
-# The KL divergence that noise adds to predictions, for a weight of the tensor and for noise of the
-# same size relative to the weights, beside that of ffn_up. Measured on SmolLM2 135M, then chosen by
-# what budgets do to the predictions of SmolLM2 135M and Gemma 3 270M; rounded.
-_HEAD = 3.0  # of what makes logits
-_SENSITIVITY = {
-    "attn_v": 6.0,
-    "attn_k": 2.0,
-    "attn_qkv": 3.0,  # which has all three
-    "attn_kv_b": 4.0,
-    "attn_q": 1.0,
-    "attn_output": 2.0,
-    "ffn_gate": 0.7,
-    "ffn_up": 1.0,
-    "ffn_down": 2.0,
-}
 
 
 def types_for(settings: Settings, columns: int) -> list[Settings]:
@@ -59,11 +45,11 @@ def error_weights(model: Model) -> Callable[[str, Sequence[int]], float]:
     head = "output.weight"
     if all(tensor.name != head for tensor in model.all_tensors):
         head = "token_embd.weight"
-    sensitivities = {head: _HEAD} if isinstance(model, LlamaCppModel) else {}
+    sensitivities = {head: HEAD} if isinstance(model, LlamaCppModel) else {}
 
     def weight(name: str, shape: Sequence[int]) -> float:
         kind = re.fullmatch(r"blk\.\d+\.(\w+)\.weight", name)
-        usual = _SENSITIVITY.get(kind[1], 1.0) if kind else 1.0
+        usual = SENSITIVITY.get(kind[1], 1.0) if kind else 1.0
         return product(shape) * sensitivities.get(name, usual)
 
     return weight
