@@ -10,9 +10,10 @@ import (
 // Where nothing is known of the inputs of a layer, its weights tell a little: a column whose
 // weights have heavier tails than those of others reads larger inputs, as a rule. That was so in
 // most kinds of layers of the models that were tried, and in none the other way round. So method
-// "mse" weighs columns by that, and is nearer to the model's output. Columns whose weights are
-// larger than those beside them weigh more, too: a search cuts them off for the sake of all others,
-// and where a few are several times as large, their inputs are as well.
+// "mse" weighs columns by that, and is nearer to the model's output. With evenly spaced codes,
+// columns whose weights are larger than those beside them weigh more, too: a search cuts them off
+// for the sake of all others, and where a few are several times as large, their inputs are as well.
+// Models in other encodings came no nearer by it.
 const (
 	// leastTailRows is by how many rows columns are judged at least: fewer say more of chance.
 	leastTailRows = 64
@@ -102,8 +103,11 @@ func (l *layer) weighStripe(u *unit, tails *kernel.Tails, magnitudes []float64) 
 // compareTails makes the weights of columns that are fitted together parts of the largest, after
 // those of large columns were made larger.
 func (l *layer) compareTails(magnitudes []float64) {
+	isEven := l.settings.encoding == nil
 	for group := range slices.Chunk(l.importance.values, l.together()) {
-		weighLargeColumns(group, magnitudes[:len(group)])
+		if isEven {
+			weighLargeColumns(group, magnitudes[:len(group)])
+		}
 		magnitudes = magnitudes[len(group):]
 		largest := slices.Max(group)
 		for i, weight := range group {

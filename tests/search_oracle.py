@@ -39,12 +39,12 @@ def group_rounding(weights: Array, group_size: int) -> Array:
     return bounds
 
 
-def tail_weights(weights: Array, group_size: int) -> Array:
+def tail_weights(weights: Array, group_size: int, is_even: bool = True) -> Array:
     """What "mse" weighs the columns of a matrix by if nothing is known of its inputs.
 
-    The square of each column's mean square over its squared mean magnitude, times the square of
-    its mean magnitude over 1.5 times that of the group if that is above 1, as a part of the group's
-    largest. Four rows each are added up as float32.
+    The square of each column's mean square over its squared mean magnitude, with evenly spaced
+    codes times the square of its mean magnitude over 1.5 times that of the group if that is above
+    1, as a part of the group's largest. Four rows each are added up as float32.
     """
     rows, columns = weights.shape
     sizes = np.zeros((-(-rows // 4) * 4, columns), np.float32)
@@ -58,7 +58,7 @@ def tail_weights(weights: Array, group_size: int) -> Array:
     ratios = np.where((ratios > 1) & (ratios <= FLT_MAX), ratios, 1)
     tails: Array = (ratios * ratios).astype(np.float32)
     starts = group_starts(columns, group_size)
-    for start, end in itertools.pairwise([*starts, columns]):
+    for start, end in itertools.pairwise([*starts, columns] if is_even else []):
         with np.errstate(invalid="ignore"):
             mean = np.cumsum(magnitudes[start:end])[-1] / (end - start)  # one after the other
             above = np.fmax(magnitudes[start:end] / (1.5 * mean), 1)

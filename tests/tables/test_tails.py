@@ -138,18 +138,18 @@ def test_other_methods_are_not_weighted(method: str) -> None:
 @pytest.mark.parametrize("encoding", [name for name in FIXED if FIXED[name].bit_width < 8])
 def test_columns_of_every_encoding(encoding: str, shape: tuple[int, int]) -> None:
     weights = heavy_tailed(*shape)
-    parts = tail_weights(weights, fitted_together(encoding))
+    parts = tail_weights(weights, fitted_together(encoding), is_even=False)
     assert parts.min() < 0.7
     assert_weighted({"a": weights}, {"a": parts}, encoding=encoding)
 
 
 def test_stacks_of_super_blocks() -> None:
     stack = np.stack([heavy_tailed(70, 512), heavy_tailed(70, 512)[:, ::-1]])
-    parts = np.concatenate([tail_weights(matrix, 256) for matrix in stack])
+    parts = np.concatenate([tail_weights(matrix, 256, is_even=False) for matrix in stack])
     assert_weighted({"a": stack}, {"a": parts}, encoding="q4_k")
     # of super-blocks that cross rows no columns can be told
     rows = np.concatenate([heavy_tailed(70, 32)] * 64).reshape(64, 70, 32)
-    parts = tail_weights(rows.reshape(64, -1), 256)
+    parts = tail_weights(rows.reshape(64, -1), 256, is_even=False)
     assert_weighted({"a": rows}, {"a": parts}, encoding="q4_k")
 
 
