@@ -93,9 +93,9 @@ class FolderModel:
     ) -> None:
         self._folder, self._threads = folder, threads
         source: dict[str, Any] = {"pretrained_model_name_or_path": folder}
+        if quantized is not None and not quantized.has_unread_codes:
+            source = decoded_source(quantized, model_class)
         try:
-            if quantized is not None and not quantized.has_unread_codes:
-                source = decoded_source(quantized, model_class)
             with without_bars():
                 loaded, said = model_class.from_pretrained(
                     **source,
@@ -103,7 +103,7 @@ class FolderModel:
                     ignore_mismatched_sizes=True,  # which is told of below
                     dtype=torch.float32,
                 )
-        except (RuntimeError, ValueError, OSError) as error:  # also of shapes, and damaged files
+        except (ImportError, RuntimeError, ValueError, OSError) as error:  # also of shapes
             raise ValueError(
                 f"'{folder}': transformers cannot load it as {model_class.__name__}: "
                 f"{shortened(in_one_line(error))}"
