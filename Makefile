@@ -23,7 +23,7 @@ FUZZ_INPUTS ?= 20000
 # On all processors; the tests of a file stay in one process, as they share what they set up.
 IN_FILES := --numprocesses auto --dist loadfile
 # Modules that import what only the extra calibrate has.
-OF_CALIBRATE := $(addprefix calibration/,deferred inputs layers loading running tables turns) evaluation/folders
+OF_CALIBRATE := $(addprefix calibration/,deferred inputs layers loading running tables turns weights) evaluation/folders
 
 SOURCES := $(shell find quant cshim pyarrowquant -name '*.go' -o -name '*.[chs]' -o -name '*.map' -o -name '*.py') \
 	setup.py pyproject.toml go.mod go.sum
