@@ -52,7 +52,7 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 		return nil
 	}
 	var stripes tasks
-	magnitudes := make([][]float64, len(q.layers)) // of the columns of each layer, added up
+	magnitudes := make([][]float64, len(q.layers)) // of the columns of layers with evenly spaced codes, added up
 	for i := range q.layers {
 		l := &q.layers[i]
 		if !l.weighsTails() {
@@ -63,7 +63,9 @@ func (q *quantization) weighTails(ctx context.Context, k *kernel.Kernel) error {
 			values: make([]float32, l.elements()/each.rows),
 			stack:  kernel.Stack{Columns: each.columns, Elements: each.elements()},
 		}
-		magnitudes[i] = make([]float64, len(l.importance.values))
+		if l.settings.encoding == nil {
+			magnitudes[i] = make([]float64, len(l.importance.values))
+		}
 		for first := 0; first < len(l.importance.values); first += each.columns {
 			for column := 0; column < each.columns; column += tailColumns {
 				stripes.add(unit{layer: i, column: first + column, columns: min(tailColumns, each.columns-column)})
@@ -96,19 +98,20 @@ func (l *layer) weighStripe(u *unit, tails *kernel.Tails, magnitudes []float64) 
 	tails.End()
 	for i := range u.columns {
 		l.importance.values[u.column+i] = float32(tails.Weight(i))
-		magnitudes[u.column+i] = tails.Magnitude(i)
+		if magnitudes != nil {
+			magnitudes[u.column+i] = tails.Magnitude(i)
+		}
 	}
 }
 
 // compareTails makes the weights of columns that are fitted together parts of the largest, after
-// those of large columns were made larger.
+// those of large columns were made larger where magnitudes are known.
 func (l *layer) compareTails(magnitudes []float64) {
-	isEven := l.settings.encoding == nil
 	for group := range slices.Chunk(l.importance.values, l.together()) {
-		if isEven {
+		if magnitudes != nil {
 			weighLargeColumns(group, magnitudes[:len(group)])
+			magnitudes = magnitudes[len(group):]
 		}
-		magnitudes = magnitudes[len(group):]
 		largest := slices.Max(group)
 		for i, weight := range group {
 			group[i] = max(weight/largest, leastTail)

@@ -30,12 +30,11 @@ from pyarrowquant.reading.location import given_path
 from pyarrowquant.reading.model import Model
 from pyarrowquant.reading.models import open_source
 from pyarrowquant.reading.onnx import OnnxModel
-from pyarrowquant.reading.positions import positions_in
+from pyarrowquant.reading.positions import positions_in, usual_context
 from pyarrowquant.recipes.recipe import Recipe
 
 _Path = str | os.PathLike[str]
 _USUAL_TOKENS = 32_768
-_USUAL_CONTEXT = 512
 _LEAST_CONTEXT = 8
 _LEAST_TOKENS = 256  # fewer say little about thousands of columns
 _CHARACTERS = 16  # of a text for each token that is used; few have as many
@@ -222,13 +221,7 @@ def _architecture_of(model: Model) -> str:
 def _context_of(model: Model, context: int | None) -> int:
     """Return how many tokens windows have; more than the model takes is an error."""
     longest = positions_in(model.config or {})
-    if context is None:
-        return max(_LEAST_CONTEXT, min(_USUAL_CONTEXT, longest))
-    if context > longest:
-        raise UsageError(
-            f"Invalid context: {context}. '{model.location}' takes up to {longest} tokens"
-        )
-    return context
+    return max(_LEAST_CONTEXT, usual_context(context, longest, f"'{model.location}'"))
 
 
 def _run(model: Model, windows: Sequence[Sequence[int]]) -> dict[str, Any]:

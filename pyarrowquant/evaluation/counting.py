@@ -10,10 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pyarrowquant.errors import UsageError
 from pyarrowquant.evaluation.distributions import divergence, log_probabilities
 
-_USUAL_CONTEXT = 512  # as llama-perplexity has it
 RUNNING, DONE = "running", "done"  # the path of the model that runs, and two numbers of tokens
 
 Logits = npt.NDArray[np.float32]
@@ -79,15 +77,6 @@ class Cut:
             window = list(self.tokens[begin : begin + self.context])
             window[: len(self.before)] = self.before
             yield window
-
-
-def usual_context(context: int | None, longest: int, path: str) -> int:
-    """Return how many tokens windows have, given what is asked for and what models take."""
-    if context is None:
-        return min(_USUAL_CONTEXT, longest)
-    if context > longest:
-        raise UsageError(f"Invalid context: {context}. {path} takes up to {longest} tokens")
-    return context
 
 
 def check_length(tokens: int, context: int, text_path: str) -> None:

@@ -14,10 +14,10 @@ from pyarrowquant.evaluation.counting import (
     Tell,
     check_length,
     differing_vocabularies,
-    usual_context,
 )
 from pyarrowquant.evaluation.llama_cpp import LanguageModel, Log, Vocabulary, import_llama_cpp
 from pyarrowquant.evaluation.request import Request
+from pyarrowquant.reading.positions import usual_context
 
 
 def predict(request: Request, tell: Tell) -> Evaluation:

@@ -12,9 +12,9 @@ from pyarrowquant.evaluation.counting import (
     Cut,
     check_length,
     differing_vocabularies,
-    usual_context,
 )
 from pyarrowquant.evaluation.request import Request
+from pyarrowquant.reading.positions import usual_context
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
 

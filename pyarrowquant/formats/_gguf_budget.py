@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from pyarrowquant._core.settings import SettingOverrides, Settings
-from pyarrowquant._core.shapes import product
-from pyarrowquant.formats._sensitivity import HEAD, SENSITIVITY
+from pyarrowquant.formats._sensitivity import weights_by_kind
 from pyarrowquant.llama_cpp.models import LlamaCppModel
 from pyarrowquant.reading.model import Model
 
@@ -45,11 +44,9 @@ def error_weights(model: Model) -> Callable[[str, Sequence[int]], float]:
     head = "output.weight"
     if all(tensor.name != head for tensor in model.all_tensors):
         head = "token_embd.weight"
-    sensitivities = {head: HEAD} if isinstance(model, LlamaCppModel) else {}
+    return weights_by_kind(_kind_of, head if isinstance(model, LlamaCppModel) else None)
 
-    def weight(name: str, shape: Sequence[int]) -> float:
-        kind = re.fullmatch(r"blk\.\d+\.(\w+)\.weight", name)
-        usual = SENSITIVITY.get(kind[1], 1.0) if kind else 1.0
-        return product(shape) * sensitivities.get(name, usual)
 
-    return weight
+def _kind_of(name: str) -> str | None:
+    found = re.fullmatch(r"blk\.\d+\.(\w+)\.weight", name)
+    return found[1] if found else None

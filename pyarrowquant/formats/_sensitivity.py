@@ -11,7 +11,7 @@ from pyarrowquant._core.shapes import product
 # same size relative to the weights, beside that of ffn_up, by names of GGUF. Measured on
 # SmolLM2 135M, then chosen by what budgets do to the predictions of SmolLM2 135M and Gemma 3 270M;
 # rounded.
-SENSITIVITY = {
+_SENSITIVITY = {
     "attn_v": 6.0,
     "attn_k": 2.0,
     "attn_qkv": 3.0,  # which has all three
@@ -22,7 +22,7 @@ SENSITIVITY = {
     "ffn_up": 1.0,
     "ffn_down": 2.0,
 }
-HEAD = 3.0  # of what makes logits
+_HEAD = 3.0  # of what makes logits
 
 # Modules of decoders in Hugging Face's checkpoints.
 _MODULES = {
@@ -52,10 +52,25 @@ def decoder_weights(names: Iterable[str]) -> Callable[[str, Sequence[int]], floa
     found = {_kind_of(name) for name in names}
     if "ffn_down" not in found or found.isdisjoint(_OF_VALUES):
         return None
+    return weights_by_kind(_kind_of, _HEAD_NAME)
+
+
+def weights_by_kind(
+    kind_of: Callable[[str], str | None], head: str | None
+) -> Callable[[str, Sequence[int]], float]:
+    """Return what squared relative errors of layers weigh: sensitivity, for all their weights.
+
+    Parameters
+    ----------
+    kind_of : callable
+        Returns the kind of a layer, by its name, as GGUF calls it.
+    head : str or None
+        The layer that makes logits.
+    """
 
     def weight(name: str, shape: Sequence[int]) -> float:
-        usual = HEAD if name == _HEAD_NAME else SENSITIVITY.get(_kind_of(name) or "", 1.0)
-        return product(shape) * usual
+        sensitivity = _HEAD if name == head else _SENSITIVITY.get(kind_of(name) or "", 1.0)
+        return product(shape) * sensitivity
 
     return weight
 

@@ -76,13 +76,8 @@ def test_means_are_those_of_the_modules(tmp_path: Path, kind: str, dtype: torch.
     assert all("expert" not in name for name in without)
 
 
-def test_experts_have_inputs_of_their_own(tmp_path: Path) -> None:
-    """Of one expert alone, those of tokens that are sent to it."""
-    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
-    model = saved(folder, "Qwen3MoeForCausalLM")
-    text.write_text(TEXT)
-    succeeded("calibrate", folder, text, out, "--context", 64)
-    found = load_file(out)
+def sent_to(experts: Any, model: Any) -> list[np.ndarray]:
+    """The inputs of tokens that each of four experts gets of windows of 64."""
     sent: dict[int, list[np.ndarray]] = defaultdict(list)
 
     def note(_: Any, given: Any, __: Any) -> None:
@@ -91,13 +86,22 @@ def test_experts_have_inputs_of_their_own(tmp_path: Path) -> None:
             rows = (chosen == expert).any(-1).nonzero()[:, 0]
             sent[expert].append(states[rows].double().numpy())
 
-    experts = next(m for n, m in model.named_modules() if n.endswith("layers.1.mlp.experts"))
     experts.register_forward_hook(note)
     with torch.no_grad():
         for window in windows(64):
             model(input_ids=torch.tensor([window]))
-    for expert, parts in sent.items():
-        rows = np.concatenate(parts)
+    return [np.concatenate(sent[expert]) for expert in range(4)]
+
+
+def test_experts_have_inputs_of_their_own(tmp_path: Path) -> None:
+    """Of one expert alone, those of tokens that are sent to it."""
+    folder, text, out = tmp_path / "model", tmp_path / "a.txt", tmp_path / "i.safetensors"
+    model = saved(folder, "Qwen3MoeForCausalLM")
+    text.write_text(TEXT)
+    succeeded("calibrate", folder, text, out, "--context", 64)
+    found = load_file(out)
+    experts = next(m for n, m in model.named_modules() if n.endswith("layers.1.mlp.experts"))
+    for expert, rows in enumerate(sent_to(experts, model)):
         name = f"model.layers.1.mlp.experts.{expert}.up_proj.weight"
         assert found[f"{name}.count"] == len(rows)
         np.testing.assert_allclose(found[name], np.square(rows).mean(0), rtol=1e-5)
@@ -125,21 +129,9 @@ def test_stacks_of_experts_that_are_stored_by_other_names(tmp_path: Path) -> Non
     model = saved(folder, "GraniteMoeForCausalLM")
     text.write_text(TEXT)
     succeeded("calibrate", folder, text, out, "--context", 64)
-    sent: dict[int, list[np.ndarray]] = defaultdict(list)
-
-    def note(_: Any, given: Any, __: Any) -> None:
-        states, chosen = given[0].detach(), given[1]
-        for expert in range(4):
-            rows = (chosen == expert).any(-1).nonzero()[:, 0]
-            sent[expert].append(states[rows].double().numpy())
-
-    model.model.layers[1].block_sparse_moe.experts.register_forward_hook(note)
-    with torch.no_grad():
-        for window in windows(64):
-            model(input_ids=torch.tensor([window]))
+    rows = sent_to(model.model.layers[1].block_sparse_moe.experts, model)
     found = load_file(out)
     name = "model.layers.1.block_sparse_moe.input_linear.weight"
-    rows = [np.concatenate(sent[expert]) for expert in range(4)]
     assert found[f"{name}.count"].tolist() == [len(each) for each in rows]
     means = np.concatenate([np.square(each).mean(0) for each in rows])
     np.testing.assert_allclose(found[name], means, rtol=1e-5)
